@@ -1,0 +1,216 @@
+//! What listeners read: the answers of every service, prepared when a verdict changed.
+//!
+//! There is one writer, the judge. A listener holds only this board; it never asks the node, and it
+//! checks itself whether the judge's word is still fresh, so that a stuck judge cannot leave an old
+//! "up" standing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::health::{Facts, Moment, Verdict};
+use crate::serve::Words;
+
+/// The answers of every service.
+#[derive(Debug)]
+pub struct Board {
+    /// The clock by which moments are meant.
+    pub clock: Clock,
+    /// The services, in the order of their names.
+    pub services: Vec<ServiceBoard>,
+    /// The last look at the node.
+    pub node: watch::Receiver<Arc<NodeView>>,
+    /// What does not change while the sidecar runs.
+    pub fixed: Fixed,
+    default: usize,
+    fresh: Arc<Freshness>,
+    ready: Arc<AtomicBool>,
+}
+
+/// One service's answers.
+#[derive(Debug)]
+pub struct ServiceBoard {
+    /// The service's name.
+    pub name: Arc<str>,
+    current: watch::Receiver<Arc<Answers>>,
+    stale: Arc<Answers>,
+    fresh: Arc<Freshness>,
+}
+
+/// A verdict, and how each protocol says it.
+#[derive(Debug)]
+pub struct Answers {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its words.
+    pub words: Words,
+}
+
+/// The last look at the node, for showing.
+#[derive(Debug, Default)]
+pub struct NodeView {
+    /// When it finished; `None` before the first has.
+    pub finished: Option<Moment>,
+    /// How long the node took.
+    pub took: Duration,
+    /// Why it saw nothing: a code, and a sentence.
+    pub failure: Option<(&'static str, String)>,
+    /// What the last good look saw.
+    pub facts: Option<Facts>,
+}
+
+/// What does not change while the sidecar runs.
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    /// The node's URL.
+    pub url: String,
+    /// The node's directory.
+    pub dir: Option<String>,
+    /// The name that the node gives itself.
+    pub nickname: String,
+    /// Tells one configuration from another.
+    pub config_hash: String,
+    /// When the sidecar started.
+    pub started: Moment,
+}
+
+/// Until when the last look counts.
+#[derive(Debug)]
+struct Freshness(AtomicU64);
+
+impl Freshness {
+    const NO_LIMIT: u64 = u64::MAX;
+
+    fn is_over(&self, now: Moment) -> bool {
+        let until = self.0.load(Ordering::Acquire);
+        until != Self::NO_LIMIT && now.since_epoch().as_nanos() > u128::from(until)
+    }
+
+    fn until(&self) -> Option<Moment> {
+        let until = self.0.load(Ordering::Acquire);
+        (until != Self::NO_LIMIT).then(|| Moment::after_epoch(Duration::from_nanos(until)))
+    }
+}
+
+/// The judge's end of a board.
+#[derive(Debug)]
+pub struct Publisher {
+    /// One channel per service, in the board's order.
+    pub services: Vec<watch::Sender<Arc<Answers>>>,
+    /// The channel of looks.
+    pub node: watch::Sender<Arc<NodeView>>,
+    fresh: Arc<Freshness>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Publisher {
+    /// Says until when the last look counts. It comes after the verdicts that follow from that
+    /// look: else an old one would count again for a moment.
+    pub fn fresh_until(&self, until: Moment) {
+        let nanos =
+            u64::try_from(until.since_epoch().as_nanos()).unwrap_or(Freshness::NO_LIMIT - 1);
+        self.fresh.0.store(nanos, Ordering::Release);
+    }
+
+    /// Says that every listener is bound and the first look has finished.
+    pub fn ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+}
+
+impl Board {
+    /// A board for the services of `config`, whose verdicts are `first`, and those to give when
+    /// the judge's word is stale are `stale`.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        first: Vec<Answers>,
+        stale: Vec<Answers>,
+    ) -> (Self, Publisher) {
+        let fresh = Arc::new(Freshness(AtomicU64::new(Freshness::NO_LIMIT)));
+        let ready = Arc::new(AtomicBool::new(false));
+        let (node_tx, node) = watch::channel(Arc::new(NodeView::default()));
+        let mut senders = Vec::new();
+        let mut services = Vec::new();
+        for ((service, first), stale) in config.services.iter().zip(first).zip(stale) {
+            let (sender, current) = watch::channel(Arc::new(first));
+            senders.push(sender);
+            services.push(ServiceBoard {
+                name: Arc::clone(&service.name),
+                current,
+                stale: Arc::new(stale),
+                fresh: Arc::clone(&fresh),
+            });
+        }
+        let default =
+            services.iter().position(|s| s.name == config.default_service).unwrap_or_default();
+        let dir = config.node.dir.as_ref();
+        let fixed = Fixed {
+            url: config.node.target.to_string(),
+            dir: dir.map(|dir| dir.path.display().to_string()),
+            nickname: dir.map(|dir| dir.nickname.clone()).unwrap_or_default(),
+            config_hash: config.hash(),
+            started: clock.now(),
+        };
+        let board = Self {
+            clock,
+            services,
+            node,
+            fixed,
+            default,
+            fresh: Arc::clone(&fresh),
+            ready: Arc::clone(&ready),
+        };
+        (board, Publisher { services: senders, node: node_tx, fresh, ready })
+    }
+
+    /// The service of this name; the default one for an empty name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&ServiceBoard> {
+        if name.is_empty() {
+            return self.services.get(self.default);
+        }
+        self.services.iter().find(|service| &*service.name == name)
+    }
+
+    /// Until when the last look counts; `None` before the first has finished.
+    #[must_use]
+    pub fn fresh_until(&self) -> Option<Moment> {
+        self.fresh.until()
+    }
+
+    /// Whether every listener is bound and the first look has finished.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+impl ServiceBoard {
+    /// The answers that hold at `now`.
+    #[must_use]
+    pub fn answers(&self, now: Moment) -> Arc<Answers> {
+        if self.fresh.is_over(now) {
+            Arc::clone(&self.stale)
+        } else {
+            Arc::clone(&self.current.borrow())
+        }
+    }
+
+    /// Something that tells two answers apart: the verdict's sequence, or that it is stale.
+    #[must_use]
+    pub fn tag(&self, now: Moment) -> u64 {
+        if self.fresh.is_over(now) { u64::MAX } else { self.current.borrow().verdict.seq }
+    }
+
+    /// A receiver of its own, to wait for changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Answers>> {
+        self.current.clone()
+    }
+}

@@ -1,0 +1,116 @@
+//! The commands, one file each: what they print goes to stdout, what went wrong to stderr.
+
+mod check;
+mod lint;
+mod probe;
+mod report;
+mod run;
+mod schema;
+mod snippet;
+mod status;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::config::{Config, ConfigError, Sources};
+
+/// The exit codes that every command shares.
+pub mod exit {
+    /// All is well, or the service is up.
+    pub const OK: u8 = 0;
+    /// Something failed, or the service is not up.
+    pub const FAILED: u8 = 1;
+    /// The command line makes no sense, or names an unknown service.
+    pub const USAGE: u8 = 2;
+    /// No sidecar answers.
+    pub const NO_SIDECAR: u8 = 3;
+    /// The configuration makes no sense (`EX_CONFIG` of sysexits.h).
+    pub const CONFIG: u8 = 78;
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No sidecar answers.
+    #[error("{0}")]
+    NoSidecar(String),
+    /// Whoever reads the output has stopped, as `| head` does.
+    #[error("nobody reads the output")]
+    NoReader,
+    /// Anything else.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Failure {
+    const fn exit(&self) -> u8 {
+        match self {
+            Self::Config(_) => exit::CONFIG,
+            Self::Usage(_) => exit::USAGE,
+            Self::NoSidecar(_) => exit::NO_SIDECAR,
+            Self::NoReader => exit::OK,
+            Self::Failed(_) => exit::FAILED,
+        }
+    }
+}
+
+/// Runs a command, and says how it went.
+#[must_use]
+pub fn run(cli: &Cli) -> ExitCode {
+    let done = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Probe(args) => probe::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Snippet(args) => snippet::run(args),
+        Command::Schema => schema::schema(),
+        Command::Man => schema::man(),
+        Command::Completions { shell } => schema::completions(*shell),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !matches!(failure, Failure::NoReader) {
+                complain(&failure);
+            }
+            ExitCode::from(failure.exit())
+        }
+    }
+}
+
+/// Writes a message to stderr; a configuration's errors begin with their place, for editors.
+fn complain(failure: &Failure) {
+    let mut err = std::io::stderr().lock();
+    let _ = match failure {
+        Failure::Config(error) => writeln!(err, "{error}"),
+        other => writeln!(err, "hcf: {other}"),
+    };
+}
+
+/// Writes an answer to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::NoReader),
+        Err(e) => Err(anyhow::Error::from(e).context("cannot write to standard output").into()),
+    }
+}
+
+/// Reads a configuration, and passes its warnings on.
+fn load(sources: &Sources) -> Result<Config, Failure> {
+    Ok(Config::load(sources)?)
+}
+
+/// A runtime for a command that asks something over the network.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| anyhow::Error::from(e).context("cannot start the runtime").into())
+}

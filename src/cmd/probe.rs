@@ -1,0 +1,62 @@
+//! `hcf probe`: one look at the node, judged by the criteria alone.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::report::Report;
+use super::{Failure, load, print, runtime};
+use crate::cli;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::health::{Damping, Observation, Rules, ServiceJudge};
+use crate::tahoe::Prober;
+
+pub(super) fn run(args: &cli::Probe) -> Result<u8, Failure> {
+    let config = load(&args.config.sources())?;
+    let clock = runtime()?.block_on(async {
+        let clock = Clock::start();
+        let node = &config.node;
+        let (target, dir) = (node.target.clone(), node.dir.as_ref());
+        let mut prober = Prober::new(target, dir, node.overridden, node.timeout, clock);
+        (clock, prober.look().await)
+    });
+    let (clock, look) = clock;
+    let answer = judge(&config, clock, &look);
+    let (report, value) = Report::read(answer, args.service.as_deref())?;
+    print(&if args.json { format!("{value:#}\n") } else { report.table() })?;
+    Ok(report.exit())
+}
+
+/// The look as `/v1/status` would show it, were one good look enough.
+fn judge(config: &Config, clock: Clock, look: &Observation) -> Value {
+    let mut services = Map::new();
+    for service in &config.services {
+        let at_once =
+            Damping { rise: NonZeroU32::MIN, fall: NonZeroU32::MIN, hold: Duration::ZERO };
+        let rules = Rules { damping: at_once, ramp: Duration::ZERO, ..service.rules.clone() };
+        let mut judge = ServiceJudge::new(rules, clock.now());
+        judge.look(look);
+        let verdict = judge.verdict(look.finished, None);
+        let shown = json!({
+            "state": verdict.state,
+            "degraded": verdict.degraded,
+            "weight": verdict.weight,
+            "reasons": verdict.reasons,
+            "findings": verdict.findings,
+        });
+        services.insert(service.name.to_string(), shown);
+    }
+    let failure = look.outcome.as_ref().err();
+    let nickname = config.node.dir.as_ref().map_or("", |dir| &dir.nickname);
+    json!({
+        "node": {
+            "url": config.node.target.to_string(),
+            "nickname": nickname,
+            "answer_ms": look.took.as_secs_f64() * 1e3,
+            "failure": failure.map(|f| json!({"code": f.kind.code(), "text": f.text})),
+        },
+        "services": services,
+    })
+}

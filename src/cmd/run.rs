@@ -1,0 +1,26 @@
+//! `hcf run`
+
+use tracing::warn;
+
+use super::{Failure, exit, load};
+use crate::cli;
+use crate::{daemon, log};
+
+pub(super) fn run(args: &cli::Run) -> Result<u8, Failure> {
+    let config = load(&args.sources())?;
+    log::init(config.log);
+    for warning in &config.warnings {
+        warn!("{warning}.");
+    }
+    // Answers are prepared and looks are rare, so two threads are enough: one may be reading a
+    // large page while the other answers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| anyhow::Error::from(e).context("cannot start the runtime"))?;
+    runtime.block_on(daemon::run(&config))?;
+    // A thread that still waits for a name or a file must not delay the end.
+    runtime.shutdown_background();
+    Ok(exit::OK)
+}

@@ -1,0 +1,263 @@
+//! The configuration file's own shape: every key optional, every unknown key an error.
+//!
+//! These types are the format: the JSON Schema is made from them, comments included, and
+//! `hcf check --show` writes them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{Addresses, OrOff, Size, Span, Whole};
+use crate::health::Else;
+
+/// The configuration of hcf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// The node that is watched.
+    pub node: Node,
+    /// The services that balancers ask for. `read` and `write` are built in.
+    pub services: BTreeMap<String, OrOff<Service>>,
+    /// The service of a balancer that names none; `write` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_service: Option<String>,
+    /// How quickly services change.
+    pub damping: Damping,
+    /// How long a weight takes to grow back after a recovery, from 10 percent; `0s` (at once)
+    /// unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Span>,
+    /// Where balancers and operators ask.
+    pub listen: Listen,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What is said on the way out.
+    pub shutdown: Shutdown,
+}
+
+/// The node that is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// The node's directory: its `tahoe.cfg` says where it listens and how many servers it needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// The node's URL, when `dir` does not say it, or says it wrong; `http://127.0.0.1:3456` unless
+    /// either is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// By what an https node is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// The time from one look to the next; `1s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// How long a look may take; `2s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+}
+
+/// By what an https node is known; one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// A PEM file with the authorities that may have signed its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// A PEM file with exactly its certificate; chain and name are ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<PathBuf>,
+}
+
+/// A service: what must hold for it, and how it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Service {
+    /// What must hold.
+    pub criteria: Criteria,
+    /// The most weight while degraded, in percent; 50 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degraded_weight: Option<Whole>,
+    /// The connections that HAProxy may open at full weight; nothing is said unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maxconn: Option<Whole>,
+    /// How quickly this service changes, where it differs from the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damping: Option<Damping>,
+    /// How long this service's weight takes to grow back, where it differs from the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Span>,
+}
+
+/// What must hold for a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Criteria {
+    /// Enough storage servers are usable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<OrOff<Servers>>,
+    /// Enough introducers are connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub introducers: Option<OrOff<Introducers>>,
+    /// The storage servers that were chosen by name are usable (ticket #466).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blessed: Option<OrOff<Blessed>>,
+    /// The status page answers quickly, on a moving average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<OrOff<Latency>>,
+}
+
+/// Enough storage servers are usable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Servers {
+    /// How many; unless set, the node's `shares.needed` for `read`, its `shares.happy` otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Whole>,
+    /// Free space without which a server does not count; `1B` for `write`, none otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_space: Option<Size>,
+    /// Silence beyond which a server does not count; unless set, 10 s for storage over HTTP, and
+    /// for foolscap twice the node's keepalive and 20 s (500 s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heard_max: Option<Span>,
+    /// What happens when there are too few; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// Enough introducers are connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Introducers {
+    /// How many; 1 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Whole>,
+    /// Every one that the node is configured with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+    /// What happens when there are too few; `warn` unless set, since a running grid keeps serving.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// The storage servers that were chosen by name are usable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Blessed {
+    /// Their ids, as the status page has them: `v0-…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<String>>,
+    /// A file with one id a line; `#` starts a comment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// How many of them are enough; all unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Whole>,
+    /// What happens when too few are usable; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// The status page answers quickly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Latency {
+    /// The limit for the moving average of its answer time; must be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Span>,
+    /// What happens beyond; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// How quickly services change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Damping {
+    /// Good looks in a row before a service gets better; 2 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<Whole>,
+    /// Doubtful failures in a row before a service goes down; 3 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<Whole>,
+    /// The least time between two flips back up; `0s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Span>,
+}
+
+/// Where balancers and operators ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// HAProxy's agent checks; `127.0.0.1:5290` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Addresses>,
+    /// HTTP health checks; `127.0.0.1:5291` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Addresses>,
+    /// Status for operators; `127.0.0.1:5293` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Addresses>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least level that is logged; `info` unless set. `RUST_LOG` beats it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// `auto` unless set: text on a terminal, JSON otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogFormat>,
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+/// What is said on the way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// `drain` unless set; `keep` leaves the last verdict standing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub say: Option<Say>,
+    /// How long it is said before the ports close; `3s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announce: Option<Span>,
+    /// How long open connections may then take to end; `10s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+}
+
+/// What balancers hear on the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Say {
+    Drain,
+    Down,
+    Keep,
+}

@@ -1,0 +1,199 @@
+//! The configuration: read from a file, completed with defaults and with what the node's own
+//! directory says, and checked as a whole.
+//!
+//! What leaves this module makes sense; nothing after it asks again.
+
+mod file;
+mod positions;
+mod problem;
+mod resolve;
+mod units;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use file::{File, LogFormat, LogLevel, Say};
+pub use problem::ConfigError;
+pub use units::{Address, Addresses};
+
+use crate::health::Rules;
+use crate::tahoe::{NodeDir, Target};
+use positions::Positions;
+
+/// A configuration that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node that is watched.
+    pub node: Node,
+    /// The services, in the order of their names.
+    pub services: Vec<Service>,
+    /// The name of the service that answers a balancer which names none.
+    pub default_service: Arc<str>,
+    /// Where balancers and operators ask.
+    pub listen: Listen,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What is said on the way out.
+    pub shutdown: Shutdown,
+    /// What is allowed, but worth a second thought.
+    pub warnings: Vec<String>,
+    /// The same configuration as a file that says everything.
+    pub effective: File,
+}
+
+/// The node that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it listens.
+    pub target: Target,
+    /// Whether `target` came from elsewhere than the directory.
+    pub overridden: bool,
+    /// Its directory.
+    pub dir: Option<NodeDir>,
+    /// The time from one look to the next.
+    pub every: Duration,
+    /// How long a look may take.
+    pub timeout: Duration,
+}
+
+impl Node {
+    /// How long the last look counts: three that never finished, and the time for one.
+    #[must_use]
+    pub fn freshness(&self) -> Duration {
+        self.every * 3 + self.timeout
+    }
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is judged by.
+    pub rules: Rules,
+    /// The connections that HAProxy may open at full weight.
+    pub maxconn: Option<NonZeroU32>,
+}
+
+/// Where balancers and operators ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// HAProxy's agent checks.
+    pub agent: Vec<Address>,
+    /// HTTP health checks.
+    pub health: Vec<Address>,
+    /// Status for operators.
+    pub status: Vec<Address>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least level.
+    pub level: LogLevel,
+    /// The form.
+    pub format: LogFormat,
+}
+
+/// What is said on the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// The word.
+    pub say: Say,
+    /// How long it is said.
+    pub announce: Duration,
+    /// How long open connections may then take.
+    pub timeout: Duration,
+}
+
+/// Where a configuration comes from. The command line beats the environment, which beats the file.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file; none is read unless one is named.
+    pub file: Option<PathBuf>,
+    /// `--node-dir`
+    pub node_dir: Option<PathBuf>,
+    /// `--node`
+    pub node: Option<String>,
+    /// `--agent`
+    pub agent: Option<Addresses>,
+    /// `--health`
+    pub health: Option<Addresses>,
+    /// `--status`
+    pub status: Option<Addresses>,
+}
+
+/// No configuration is larger; what is, is another file.
+const FILE_LIMIT: u64 = 1 << 20;
+
+impl Config {
+    /// Reads, completes and checks a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, each with its place.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        match &sources.file {
+            Some(path) => {
+                let name = path.display().to_string();
+                let bytes = read(path).map_err(|why| {
+                    ConfigError::whole(&name, format!("{why}; -c names the configuration file"))
+                })?;
+                if bytes.len() as u64 > FILE_LIMIT {
+                    let message = "larger than 1 MiB; -c names a configuration file in YAML";
+                    return Err(ConfigError::whole(&name, message.to_owned()));
+                }
+                match std::str::from_utf8(&bytes) {
+                    Ok(text) => Self::parse(&name, text, sources),
+                    Err(e) => Err(ConfigError::not_utf8(&name, &bytes, e.valid_up_to())),
+                }
+            }
+            None => resolve::resolve("", "", &Positions::default(), File::default(), sources),
+        }
+    }
+
+    /// The same for a text that is called `name`.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, each with its place.
+    pub fn parse(name: &str, text: &str, sources: &Sources) -> Result<Self, ConfigError> {
+        let positions =
+            Positions::of(text).map_err(|why| ConfigError::unreadable(name, text, why))?;
+        let file: File = serde_yaml::from_str(text)
+            .map_err(|e| ConfigError::shape(name, text, &positions, &e))?;
+        resolve::resolve(name, text, &positions, file, sources)
+    }
+
+    /// The effective configuration as YAML.
+    #[must_use]
+    pub fn show(&self) -> String {
+        serde_yaml::to_string(&self.effective).unwrap_or_default()
+    }
+
+    /// A number that tells two configurations apart.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.show().hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| &*service.name == name)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
+        .map_err(|e| format!("cannot read it: {e}"))?;
+    Ok(bytes)
+}

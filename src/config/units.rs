@@ -1,0 +1,414 @@
+//! The words of a configuration file: durations, sizes, addresses, and `off`.
+//!
+//! Each is read by a visitor of its own, so that an error carries the position of the value itself
+//! and says what was expected there. Whether a value makes sense is asked later, for all at once.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Serialize, Serializer};
+
+/// A duration: `500ms`, `10s`, `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// A span of whole seconds.
+    #[must_use]
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Span_;
+        impl Visitor<'_> for Span_ {
+            type Value = Span;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as `500ms` or `10s`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+                match humantime::parse_duration(text) {
+                    // A century is long enough, and keeps sums within bounds.
+                    Ok(span) if span <= Duration::from_hours(100 * 366 * 24) => Ok(Span(span)),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Span, E> {
+                if n == 0 {
+                    Ok(Span::secs(0))
+                } else {
+                    Err(E::invalid_type(Unexpected::Unsigned(n), &self))
+                }
+            }
+        }
+        deserializer.deserialize_any(Span_)
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^([0-9]+ *[a-z]+ *)+$|^0$", "examples": ["500ms", "10s", "5m"],
+            "description": "a duration such as `500ms`, `10s` or `5m`"})
+    }
+}
+
+/// A size in bytes: `1GiB`, `500MB`, or a plain number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+const SIZES: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+impl Size {
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = SIZES
+            .iter()
+            .find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes)))
+            .unwrap_or((text, 1));
+        number.trim().parse::<u64>().ok()?.checked_mul(unit).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, bytes): &&(&str, u64)| self.0.is_multiple_of(*bytes);
+        match SIZES.iter().find(fits) {
+            Some((unit, bytes)) if self.0 > 0 => write!(f, "{}{unit}", self.0 / bytes),
+            _ => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size_;
+        impl Visitor<'_> for Size_ {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as `1GiB` or `500MB`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                Size::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(Size(bytes))
+            }
+        }
+        deserializer.deserialize_any(Size_)
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "integer"], "pattern": "^[0-9]+ *([KMGT]iB|[kMGT]?B)?$",
+            "minimum": 0, "examples": ["1GiB", "500MB"],
+            "description": "a size such as `1GiB` or `500MB`, or a number of bytes"})
+    }
+}
+
+/// A whole number; whether it is large or small enough is asked later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Whole(pub u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole_;
+        impl Visitor<'_> for Whole_ {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Whole, E> {
+                Ok(Whole(n))
+            }
+        }
+        deserializer.deserialize_any(Whole_)
+    }
+}
+
+/// A section, or `off` in its place (`false` means the same).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrOff<T> {
+    /// The section.
+    On(T),
+    /// Switched off.
+    Off,
+}
+
+impl<T: Serialize> Serialize for OrOff<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::On(section) => section.serialize(serializer),
+            Self::Off => serializer.serialize_str("off"),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrOff<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OrOff_<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OrOff_<T> {
+            type Value = OrOff<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a section such as `{min: 3}`, or `off`")
+            }
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Self::Value, E> {
+                if on { Err(E::invalid_value(Unexpected::Bool(on), &self)) } else { Ok(OrOff::Off) }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text == "off" {
+                    Ok(OrOff::Off)
+                } else {
+                    Err(E::invalid_value(Unexpected::Str(text), &self))
+                }
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(OrOff::On)
+            }
+        }
+        deserializer.deserialize_any(OrOff_(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}OrOff", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let section = generator.subschema_for::<T>();
+        json_schema!({"anyOf": [section, {"enum": ["off", false]}]})
+    }
+}
+
+/// An address to listen on: `host:port`, `[v6]:port` or `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host and a port; port 0 stands for any free one.
+    Tcp {
+        /// An address without brackets, or a name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    const EXPECTED: &str = "an address such as `127.0.0.1:5290`, `\"[::1]:5290\"` or `unix:/path`";
+
+    /// Reads an address.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not {}", Self::EXPECTED);
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong()) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+            None if !host.is_empty() && !host.contains([':', '[', ']', ' ', '/']) => host,
+            _ => return Err(wrong()),
+        };
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+
+    /// Whether only programs on this machine can connect.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                host == "localhost"
+                    || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp { host: addr.ip().to_string(), port: addr.port() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where a listener listens: nowhere, or at one or more addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(pub Vec<Address>);
+
+impl Addresses {
+    /// Reads what a command line or the environment says: addresses with commas between, or `off`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(Vec::new()));
+        }
+        text.split(',').map(|part| Address::parse(part.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Serialize for Addresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [] => serializer.serialize_str("off"),
+            [one] => serializer.collect_str(one),
+            many => serializer.collect_seq(many.iter().map(ToString::to_string)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl Visitor<'_> for One {
+            type Value = Address;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Address::EXPECTED)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Address, E> {
+                Address::parse(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        struct OneOf(Address);
+        impl<'de> Deserialize<'de> for OneOf {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(One).map(OneOf)
+            }
+        }
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Addresses;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}, a list of them, or `off`", Address::EXPECTED)
+            }
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Addresses, E> {
+                if on {
+                    Err(E::invalid_value(Unexpected::Bool(on), &self))
+                } else {
+                    Ok(Addresses(Vec::new()))
+                }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Addresses, E> {
+                if text == "off" {
+                    return Ok(Addresses(Vec::new()));
+                }
+                One.visit_str(text).map(|address| Addresses(vec![address]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Addresses, A::Error> {
+                let mut addresses = Vec::new();
+                while let Some(OneOf(address)) = seq.next_element()? {
+                    addresses.push(address);
+                }
+                Ok(Addresses(addresses))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+impl JsonSchema for Addresses {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Addresses".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"const": false}],
+            "description": "`host:port`, `[v6]:port` or `unix:/path`, a list of them, or `off`"})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for (text, bytes) in [
+            ("1GiB", 1 << 30),
+            ("500MB", 500_000_000),
+            ("7 kB", 7_000),
+            ("42", 42),
+            ("0", 0),
+            ("9B", 9),
+        ] {
+            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+            assert_eq!(Size::parse(&Size(bytes).to_string()), Some(Size(bytes)));
+        }
+        for text in ["", "GiB", "-1", "1.5GiB", "1gib", "99999999999TiB"] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+        assert_eq!(Size(1 << 30).to_string(), "1GiB");
+    }
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        for text in ["127.0.0.1:5290", "[::1]:5290", "unix:/run/hcf/agent", "localhost:0"] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "5290", ":5290", "::1:5290", "[::1]", "[nonsense]:1", "h:70000", "unix:x"]
+        {
+            assert!(Address::parse(text).is_err(), "{text}");
+        }
+        assert!(Address::parse("[::1]:1").unwrap().is_local());
+        assert!(!Address::parse("0.0.0.0:1").unwrap().is_local());
+    }
+}

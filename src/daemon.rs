@@ -1,0 +1,192 @@
+//! The sidecar: bind everything, look at the node, answer until told to stop.
+//!
+//! Nothing is said before every port is bound, and every long task that ends before the stop is a
+//! bug that ends the process: half a sidecar must not go on answering.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::config::{Address, Config, Say, Shutdown};
+use crate::health::Order;
+use crate::judge::Judge;
+use crate::serve::HealthSite;
+use crate::serve::accept::{self, Hall};
+use crate::serve::agent::Agent;
+use crate::serve::bind::{Listener, bind};
+use crate::serve::http::{self, Site};
+use crate::serve::status::StatusSite;
+use crate::tahoe::{Poller, Prober, Timing};
+
+/// Connections that one listener serves at a time.
+const HTTP_CONNECTIONS: usize = 1024;
+/// More on the agent port: most of those that last are held questions.
+const AGENT_CONNECTIONS: usize = 2048;
+
+/// Runs the sidecar until it is told to stop.
+///
+/// # Errors
+///
+/// When a port cannot be bound, or a part of the sidecar ends by itself.
+pub async fn run(config: &Config) -> Result<()> {
+    let mut signals = Signals::register()?;
+    let clock = Clock::start();
+    let sockets = bind_all(config)?;
+    let (judge, board, first_look) = Judge::new(config, clock);
+    let board = Arc::new(board);
+    let (order, orders) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let mut parts = JoinSet::new();
+
+    for line in sockets.iter().map(|(name, _, at)| format!("listening {name} {at}")) {
+        say(&line);
+    }
+    let hall = |name| Hall { name, clock, stop: stop.clone(), tasks: tasks.clone() };
+    for (name, listener, _) in sockets {
+        open(name, listener, hall(name), &board, &mut parts);
+    }
+    let (looks, seen) = mpsc::channel(1);
+    parts.spawn(judge.run(seen, orders, stop.clone()));
+    parts.spawn(poller(config, clock, looks).run(stop.clone()));
+
+    tokio::select! {
+        first = first_look => first.context("the judge ended before its first look")?,
+        () = signals.stop() => return Ok(()),
+        ended = parts.join_next() => bail!("a part of the sidecar ended by itself: {ended:?}"),
+    }
+    say("ready");
+    info!(node = %config.node.target, "Ready.");
+
+    tokio::select! {
+        () = signals.stop() => {}
+        ended = parts.join_next() => bail!("a part of the sidecar ended by itself: {ended:?}"),
+    }
+    tokio::select! {
+        () = wind_down(config.shutdown, &order, &stop, &tasks) => {}
+        () = signals.stop() => info!("A second signal; stopping at once."),
+    }
+    Ok(())
+}
+
+type Socket = (&'static str, Listener, Address);
+
+fn bind_all(config: &Config) -> Result<Vec<Socket>> {
+    let listen = &config.listen;
+    let listeners = [
+        ("agent", &listen.agent, 0o666),
+        ("health", &listen.health, 0o666),
+        // It shows the grid's topology.
+        ("status", &listen.status, 0o660),
+    ];
+    let mut sockets = Vec::new();
+    for (name, addresses, mode) in listeners {
+        for address in addresses {
+            let (listener, bound) = bind(address, name, mode)?;
+            sockets.push((name, listener, bound));
+        }
+    }
+    Ok(sockets)
+}
+
+fn open(
+    name: &'static str,
+    listener: Listener,
+    hall: Hall,
+    board: &Arc<Board>,
+    parts: &mut JoinSet<()>,
+) {
+    let board = Arc::clone(board);
+    if name == "agent" {
+        let agent = Arc::new(Agent::new(board));
+        parts.spawn(accept::serve(listener, hall, AGENT_CONNECTIONS, move |stream, peer, seat| {
+            Arc::clone(&agent).serve(stream, peer, seat)
+        }));
+        return;
+    }
+    let site: Arc<dyn Site> = if name == "health" {
+        Arc::new(HealthSite { board })
+    } else {
+        Arc::new(StatusSite::new(board))
+    };
+    parts.spawn(accept::serve(listener, hall, HTTP_CONNECTIONS, move |stream, _, seat| {
+        http::serve(stream, seat, Arc::clone(&site))
+    }));
+}
+
+fn poller(
+    config: &Config,
+    clock: Clock,
+    observations: mpsc::Sender<crate::health::Observation>,
+) -> Poller {
+    let node = &config.node;
+    let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
+    let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
+    let prober =
+        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock);
+    Poller { prober, timing, observations }
+}
+
+/// Tells balancers, waits until they have heard, and lets what runs end.
+async fn wind_down(
+    shutdown: Shutdown,
+    order: &watch::Sender<Option<Order>>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let word = match shutdown.say {
+        Say::Drain => Some(Order::ShutdownDrain),
+        Say::Down => Some(Order::ShutdownDown),
+        Say::Keep => None,
+    };
+    if word.is_some() {
+        order.send_replace(word);
+        info!(say = ?shutdown.say, announce = %humantime::format_duration(shutdown.announce), "Stopping.");
+        sleep(shutdown.announce).await;
+    }
+    stop.cancel();
+    tasks.close();
+    if timeout(shutdown.timeout, tasks.wait()).await.is_err() {
+        warn!(connections = tasks.len(), "Stopped with connections still open.");
+    }
+}
+
+/// The signals that stop the sidecar.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn register() -> Result<Self> {
+        let register = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: register(SignalKind::terminate())?,
+            interrupt: register(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Ends when the next one of them arrives.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,137 @@
+//! Damping: how many looks it takes to change one's mind.
+//!
+//! Getting worse is quick: what a good look shows counts at once, a certain failure too, and only
+//! doubtful failures must come `fall` times in a row. Getting better, from anything and at the
+//! start, takes `rise` good looks in a row, and never comes sooner than `hold` after the last time.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::Moment;
+
+/// How good a service is, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Up, with full weight.
+    Full,
+    /// Up, with less.
+    Degraded,
+    /// No new work.
+    Drain,
+    /// No work at all.
+    Down,
+}
+
+impl Level {
+    /// Whether a balancer may send new work.
+    #[must_use]
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Full | Self::Degraded)
+    }
+}
+
+/// The numbers that damping goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damping {
+    /// Good looks in a row before a service gets better.
+    pub rise: NonZeroU32,
+    /// Doubtful failures in a row before a service goes down.
+    pub fall: NonZeroU32,
+    /// The least time between two flips back up.
+    pub hold: Duration,
+}
+
+/// The level of one service, damped.
+#[derive(Clone, Debug)]
+pub struct Damper {
+    damping: Damping,
+    level: Level,
+    /// Good looks in a row that wanted better than `level`.
+    good: u32,
+    /// The worst level that one of them wanted.
+    good_for: Level,
+    /// Doubtful failures in a row.
+    doubts: u32,
+    /// When the service last flipped back up.
+    rose: Option<Moment>,
+}
+
+/// What a look did to the level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The look's own wish is the level now.
+    Applied,
+    /// The service got better; the worst of the good looks decides how much.
+    Rose,
+    /// Not yet: the level stands for its old reasons.
+    Waiting,
+}
+
+impl Damper {
+    /// A damper that starts down.
+    #[must_use]
+    pub const fn new(damping: Damping) -> Self {
+        Self { damping, level: Level::Down, good: 0, good_for: Level::Full, doubts: 0, rose: None }
+    }
+
+    /// The level now.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The good looks in a row that asked for better than the level, and how many it takes.
+    #[must_use]
+    pub const fn progress(&self) -> (u32, u32) {
+        (self.good, self.damping.rise.get())
+    }
+
+    /// When the service last flipped back up.
+    #[must_use]
+    pub const fn rose(&self) -> Option<Moment> {
+        self.rose
+    }
+
+    /// Takes a good look into account, whose criteria want `wanted`.
+    pub fn good(&mut self, now: Moment, wanted: Level) -> Effect {
+        self.doubts = 0;
+        if wanted >= self.level {
+            self.level = wanted;
+            self.good = 0;
+            return Effect::Applied;
+        }
+        self.good_for = if self.good == 0 { wanted } else { self.good_for.max(wanted) };
+        self.good = self.good.saturating_add(1);
+        let flips_up = !self.level.is_up() && self.good_for.is_up();
+        let held = self.rose.is_some_and(|rose| now.since(rose) < self.damping.hold);
+        if self.good < self.damping.rise.get() || (flips_up && held) {
+            return Effect::Waiting;
+        }
+        self.level = self.good_for;
+        if flips_up {
+            self.rose = Some(now);
+        }
+        // The look that lifted the level may itself want better still.
+        self.good = u32::from(wanted < self.level);
+        self.good_for = wanted;
+        Effect::Rose
+    }
+
+    /// Takes a doubtful failure into account.
+    pub fn doubtful(&mut self) -> Effect {
+        self.good = 0;
+        self.doubts = self.doubts.saturating_add(1);
+        if self.doubts < self.damping.fall.get() {
+            return Effect::Waiting;
+        }
+        self.level = Level::Down;
+        Effect::Applied
+    }
+
+    /// Takes the service down at once.
+    pub fn certain(&mut self) -> Effect {
+        self.good = 0;
+        self.level = Level::Down;
+        Effect::Applied
+    }
+}

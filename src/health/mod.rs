@@ -1,0 +1,25 @@
+//! The deciding core: from what was seen of a node to a verdict per service.
+//!
+//! It is pure. No I/O, no task, no clock: time comes in as a [`Moment`], so that every rule here can
+//! be tested by properties and gives the same verdict for the same input. It knows observations
+//! only, never the kind of node that they came from.
+//!
+//! ```text
+//! Observation --criteria--> Findings --damping--> Level --ramp, order, staleness--> Verdict
+//! ```
+
+mod criteria;
+mod damping;
+mod judge;
+mod moment;
+mod observation;
+mod reason;
+mod verdict;
+
+pub use criteria::{Criterion, Else, Finding, Floor, Rule};
+pub use damping::{Damper, Damping, Level};
+pub use judge::{Order, Rules, ServiceJudge};
+pub use moment::Moment;
+pub use observation::{Facts, FailureKind, Introducers, Link, Observation, ProbeFailure, Server};
+pub use reason::{Code, Reason};
+pub use verdict::{State, Verdict, Weight};

@@ -1,0 +1,28 @@
+//! hcf ("halt and catch fire", Tahoe-LAFS ticket #529): a sidecar that watches one Tahoe-LAFS
+//! gateway, decides whether it is in a good state, and tells the load balancer in the balancer's
+//! own language.
+//!
+//! ```text
+//! tahoe::Poller --Observation--> judge::Judge --Answers--> board::Board <-- serve::{agent, health, status}
+//!                                 |
+//!                                 health: the deciding core, pure
+//! ```
+//!
+//! - [`config`] reads what the operator wants, and checks it as a whole.
+//! - [`tahoe`] is all that knows Tahoe-LAFS: it looks at the node and says what it saw.
+//! - [`health`] decides: criteria, damping, verdict. No I/O, no clock.
+//! - [`judge`] is the one task that publishes verdicts, on the [`board`].
+//! - [`serve`] are the listeners, which read the board and nothing else.
+//! - [`daemon`] puts them together; [`cmd`] are the commands beside it, [`cli`] their words.
+
+pub mod board;
+pub mod cli;
+pub mod clock;
+pub mod cmd;
+pub mod config;
+pub mod daemon;
+pub mod health;
+pub mod judge;
+pub mod log;
+pub mod serve;
+pub mod tahoe;

@@ -1,0 +1,205 @@
+//! The one accept loop.
+//!
+//! An error of `accept` never ends a listener. Connections are bounded: at the cap the kept
+//! connection that has been idle longest makes room, and while there is none the next one waits.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::bind::Listener;
+use crate::clock::Clock;
+use crate::log::Seldom;
+
+/// A connection, over TCP or a Unix socket.
+pub type Stream = Either<TcpStream, UnixStream>;
+
+/// Who connected; `None` over a Unix socket.
+pub type Peer = Option<IpAddr>;
+
+/// What accept loops share.
+#[derive(Clone, Debug)]
+pub struct Hall {
+    /// The listener's name, for the log.
+    pub name: &'static str,
+    /// Tells how long connections are idle.
+    pub clock: Clock,
+    /// Ends the loop, and tells connections to end.
+    pub stop: CancellationToken,
+    /// Where connections run.
+    pub tasks: TaskTracker,
+}
+
+/// Accepts connections until stopped, and has `handle` serve each; at most `cap` at a time.
+pub async fn serve<H, F>(listener: Listener, hall: Hall, cap: usize, handle: H)
+where
+    H: Fn(Stream, Peer, Seat) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let seats = Arc::new(Semaphore::new(cap));
+    let idlers = Arc::new(Idlers::default());
+    let trouble = Seldom::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = hall.stop.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(connection) => connection,
+            Err(e) if is_of_one_connection(&e) => continue,
+            Err(e) => {
+                if let Some(more) = trouble.pass(hall.clock.now()) {
+                    warn!(listener = hall.name, more, "Cannot accept connections: {e}.");
+                }
+                // Out of descriptors or memory: closing an idle connection frees some, and the
+                // pause keeps a lasting shortage from burning a core.
+                idlers.close_longest();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let permit = if let Ok(permit) = Arc::clone(&seats).try_acquire_owned() {
+            permit
+        } else {
+            idlers.close_longest();
+            let permit = tokio::select! {
+                permit = Arc::clone(&seats).acquire_owned() => permit,
+                () = hall.stop.cancelled() => return,
+            };
+            // Nobody closes this semaphore.
+            let Ok(permit) = permit else { return };
+            permit
+        };
+        let seat = idlers.seat(hall.clock, hall.stop.child_token());
+        let served = handle(stream, peer, seat);
+        hall.tasks.spawn(async move {
+            served.await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(listener: &Listener) -> io::Result<(Stream, Peer)> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            // Every answer is one write, so waiting to fill a segment could only delay it.
+            let _ = stream.set_nodelay(true);
+            Ok((Either::Left(stream), Some(peer.ip())))
+        }
+        Listener::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            Ok((Either::Right(stream), None))
+        }
+    }
+}
+
+/// Errors that belong to the connection that was to be accepted (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
+        NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}
+
+/// The connections of one listener, and since when each is idle.
+#[derive(Debug, Default)]
+struct Idlers {
+    next: AtomicU64,
+    seats: Mutex<HashMap<u64, Arc<Sitting>>>,
+}
+
+#[derive(Debug)]
+struct Sitting {
+    /// Nanoseconds after the clock's epoch; `BUSY` while a request is served.
+    idle_since: AtomicU64,
+    leave: CancellationToken,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl Idlers {
+    fn seat(self: &Arc<Self>, clock: Clock, leave: CancellationToken) -> Seat {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
+        self.lock().insert(id, Arc::clone(&sitting));
+        Seat { id, clock, sitting, idlers: Arc::clone(self) }
+    }
+
+    /// Asks the connection that has been idle longest to leave.
+    fn close_longest(&self) {
+        let seats = self.lock();
+        let idle = seats.values().filter_map(|sitting| {
+            let since = sitting.idle_since.load(Ordering::Relaxed);
+            (since != BUSY && !sitting.leave.is_cancelled()).then_some((since, sitting))
+        });
+        if let Some((_, sitting)) = idle.min_by_key(|(since, _)| *since) {
+            sitting.leave.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Sitting>>> {
+        // The map is whole after every statement, so a panic elsewhere did not harm it.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place; given up when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    id: u64,
+    clock: Clock,
+    sitting: Arc<Sitting>,
+    idlers: Arc<Idlers>,
+}
+
+impl Seat {
+    /// Says that the connection waits for a question.
+    pub fn idle(&self) {
+        let now = u64::try_from(self.clock.now().since_epoch().as_nanos()).unwrap_or(BUSY - 1);
+        self.sitting.idle_since.store(now, Ordering::Relaxed);
+    }
+
+    /// Says that a question is being read or answered.
+    pub fn busy(&self) {
+        self.sitting.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Ends when the connection should end, at the next moment that suits it.
+    pub async fn leave(&self) {
+        self.sitting.leave.cancelled().await;
+    }
+
+    /// Whether the connection should end.
+    #[must_use]
+    pub fn must_leave(&self) -> bool {
+        self.sitting.leave.is_cancelled()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.idlers.lock().remove(&self.id);
+    }
+}

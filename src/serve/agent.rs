@@ -1,0 +1,262 @@
+//! The agent listener: HAProxy's agent-check protocol, one line per connection.
+//!
+//! HAProxy opens a connection per check, may send a question (`agent-send`), reads to the first line
+//! end and closes. An unknown service is answered `down`, so that a typo shows at its first check.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::warn;
+
+use super::accept::{Peer, Seat, Stream};
+use super::health::Found;
+use super::hold::Holds;
+use super::http::{self, HEADER_LIMIT, Request};
+use super::question::Question;
+use super::words::{AgentLine, printable};
+use crate::board::{Board, ServiceBoard};
+use crate::log::Seldom;
+
+/// How long a question may be silent before it counts as whole.
+const QUIET: Duration = Duration::from_millis(30);
+/// How long a question may take in all.
+const QUESTION_TIME: Duration = Duration::from_secs(1);
+/// How long a question may be.
+const QUESTION_LIMIT: usize = 512;
+/// How long a peer may take to read an answer.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// Answers agent checks.
+#[derive(Debug)]
+pub struct Agent {
+    board: Arc<Board>,
+    holds: Arc<Holds>,
+    unknown: Seldom,
+    ignored: Seldom,
+}
+
+/// What was read of a question.
+enum Asked {
+    /// A line; the flag says that its end was seen and nothing came after it.
+    Line(bool),
+    /// The first line of an HTTP request.
+    Http,
+    TooLong,
+    Gone,
+}
+
+impl Agent {
+    /// An agent that answers from this board.
+    #[must_use]
+    pub fn new(board: Arc<Board>) -> Self {
+        Self {
+            board,
+            holds: Arc::default(),
+            unknown: Seldom::default(),
+            ignored: Seldom::default(),
+        }
+    }
+
+    /// Serves one connection.
+    pub async fn serve(self: Arc<Self>, mut stream: Stream, peer: Peer, seat: Seat) {
+        let mut buffer = Vec::with_capacity(QUESTION_LIMIT);
+        let (answer, clean) = match read_question(&mut stream, &mut buffer).await {
+            Asked::Line(clean) => {
+                let line = String::from_utf8_lossy(first_line(&buffer));
+                match self.answer(&line, &mut stream, peer, &seat).await {
+                    Some(answer) => (answer, clean),
+                    None => return,
+                }
+            }
+            Asked::Http => (self.http(&mut stream, &mut buffer).await, false),
+            Asked::TooLong => (AgentLine::refusal("question too long").line, false),
+            Asked::Gone => return,
+        };
+        // One write: HAProxy before 2.6.13 reads beyond the bytes of a line that comes in parts.
+        let written = timeout(WRITE_TIME, stream.write_all(&answer)).await;
+        if matches!(written, Ok(Ok(()))) && !clean {
+            http::linger(&mut stream).await;
+        }
+    }
+
+    /// The line that answers a question; `None` when the balancer hung up while it was held.
+    async fn answer(
+        &self,
+        line: &str,
+        stream: &mut Stream,
+        peer: Peer,
+        seat: &Seat,
+    ) -> Option<Bytes> {
+        let question = Question::parse(line);
+        let Some(service) = self.board.service(question.service) else {
+            let name = printable(question.service, 60);
+            if let Some(more) = self.unknown.pass(self.board.clock.now()) {
+                warn!(
+                    service = name,
+                    ?peer,
+                    more,
+                    "A balancer asks for a service that does not exist."
+                );
+            }
+            return Some(AgentLine::refusal(&format!("no such service: {name}")).line);
+        };
+        if let Some(time) = question.hold {
+            self.hold(service, time, (peer, line.into()), stream, seat).await?;
+        }
+        let words = &service.answers(self.board.clock.now()).words;
+        let line = if question.keep_admin { &words.keep } else { &words.owning };
+        Some(match question.ignored {
+            None => line.line.clone(),
+            Some(option) => {
+                if let Some(more) = self.ignored.pass(self.board.clock.now()) {
+                    warn!(option, ?peer, more, "A balancer asks with an option that is not known.");
+                }
+                line.remark(&format!("ignored option: {option}"))
+            }
+        })
+    }
+
+    /// Waits for as long as the last answer of `key` stays current, at most for `time`; `None` when
+    /// the balancer hung up.
+    async fn hold(
+        &self,
+        service: &ServiceBoard,
+        time: Duration,
+        key: super::hold::Key,
+        stream: &mut Stream,
+        seat: &Seat,
+    ) -> Option<()> {
+        let clock = self.board.clock;
+        let mut changes = service.watch();
+        let tag = service.tag(clock.now());
+        let Some(waiting) = self.holds.wait(&key, tag, clock.now()) else { return Some(()) };
+        let until = Instant::now() + time;
+        let mut sink = [0; 64];
+        while service.tag(clock.now()) == tag {
+            // Time alone makes an answer stale, so it must be able to end the wait.
+            let fresh_until = self.board.fresh_until().filter(|fresh| *fresh >= clock.now());
+            let stale =
+                fresh_until.map_or(until, |fresh| clock.instant(fresh) + Duration::from_millis(1));
+            tokio::select! {
+                moved = changes.changed() => if moved.is_err() { break },
+                () = sleep_until(until) => break,
+                () = sleep_until(stale), if stale < until => {}
+                // Whatever more is sent says nothing, but the end of it says that nobody waits.
+                read = stream.read(&mut sink) => if !matches!(read, Ok(1..)) { return None },
+                () = seat.leave() => break,
+            }
+        }
+        waiting.answered(service.tag(clock.now()), clock.now());
+        Some(())
+    }
+
+    /// The answer to an HTTP request: the health listener's paths and statuses, with the agent's
+    /// line as the reason phrase, so that one port can serve both of HAProxy's checks.
+    async fn http(&self, stream: &mut Stream, buffer: &mut Vec<u8>) -> Bytes {
+        let respond = |status: u16, phrase: &[u8], header: Option<(&str, &str)>| {
+            let mut out = format!("HTTP/1.1 {status} ").into_bytes();
+            out.extend_from_slice(phrase);
+            if let Some((name, value)) = header {
+                out.extend_from_slice(format!("\r\n{name}: {value}").as_bytes());
+            }
+            out.extend_from_slice(b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            Bytes::from(out)
+        };
+        let deadline = Instant::now() + QUESTION_TIME;
+        let end = loop {
+            if let Some(end) = http::header_end(buffer) {
+                break end;
+            }
+            if buffer.len() > HEADER_LIMIT {
+                return respond(431, http::phrase(431).as_bytes(), None);
+            }
+            match timeout_at(deadline, stream.read_buf(buffer)).await {
+                Ok(Ok(1..)) => {}
+                _ => return respond(408, http::phrase(408).as_bytes(), None),
+            }
+        };
+        let Some(request) = Request::parse(buffer.get(..end).unwrap_or_default()) else {
+            return respond(400, http::phrase(400).as_bytes(), None);
+        };
+        if !matches!(request.method, "GET" | "HEAD" | "OPTIONS") {
+            return respond(
+                405,
+                http::phrase(405).as_bytes(),
+                Some(("Allow", "GET, HEAD, OPTIONS")),
+            );
+        }
+        let found = Found::at(&self.board, request.path, request.query);
+        match &found {
+            Found::Service(answers, _) => {
+                let words = &answers.words;
+                respond(found.status(), words.owning.phrase(), words.health.header)
+            }
+            _ => respond(found.status(), http::phrase(found.status()).as_bytes(), None),
+        }
+    }
+}
+
+/// Reads to the end of a line, or to 30 ms of quiet.
+async fn read_question(stream: &mut Stream, buffer: &mut Vec<u8>) -> Asked {
+    let deadline = Instant::now() + QUESTION_TIME;
+    loop {
+        let quiet = (Instant::now() + QUIET).min(deadline);
+        match timeout_at(quiet, stream.read_buf(buffer)).await {
+            Ok(Ok(0)) if buffer.is_empty() => return Asked::Line(true),
+            Ok(Ok(0)) => return Asked::Line(true),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Asked::Gone,
+            Err(_) if Instant::now() >= deadline => return Asked::TooLong,
+            Err(_) => return Asked::Line(false),
+        }
+        let line = first_line(buffer);
+        if line.len() >= QUESTION_LIMIT {
+            return Asked::TooLong;
+        }
+        if line.len() < buffer.len() {
+            if is_http(line) {
+                return Asked::Http;
+            }
+            // CR LF ends one line; anything beyond it is more than was asked for.
+            let end = buffer.get(line.len()..).unwrap_or_default();
+            return Asked::Line(matches!(end, b"\n" | b"\r\n" | b"\r"));
+        }
+    }
+}
+
+/// The bytes before the first CR or LF.
+fn first_line(buffer: &[u8]) -> &[u8] {
+    let end = buffer.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(buffer.len());
+    buffer.get(..end).unwrap_or_default()
+}
+
+/// Whether a line is an HTTP request's: `METHOD TARGET HTTP/1.x`.
+fn is_http(line: &[u8]) -> bool {
+    let mut words = line.split(|b| *b == b' ');
+    let method = words.next().unwrap_or_default();
+    let (target, version) = (words.next(), words.next());
+    !method.is_empty()
+        && method.iter().all(u8::is_ascii_uppercase)
+        && target.is_some_and(|target| !target.is_empty())
+        && version.is_some_and(|version| version.starts_with(b"HTTP/1."))
+        && words.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_told_from_a_question() {
+        assert!(is_http(b"GET /livez HTTP/1.0"));
+        assert!(is_http(b"OPTIONS * HTTP/1.1"));
+        for line in
+            [&b"GET /livez"[..], b"write admin=keep", b"get /x HTTP/1.0", b"", b"GET  HTTP/1.0"]
+        {
+            assert!(!is_http(line));
+        }
+    }
+}

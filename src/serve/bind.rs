@@ -1,0 +1,164 @@
+//! Opening listening sockets: TCP and Unix, each so that a second sidecar cannot bind silently.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::Address;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP port.
+    Tcp(TcpListener),
+    /// On a Unix socket, whose file goes when this does.
+    Unix(UnixListener, SocketFile),
+}
+
+/// Why a socket could not be opened: names the address, the listener and the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {listener}: {cause}")]
+pub struct BindError {
+    address: String,
+    listener: &'static str,
+    cause: String,
+}
+
+/// Connections that wait to be accepted; the kernel lowers it to its own limit.
+const BACKLOG: i32 = 4096;
+
+/// Opens a socket for the listener called `name`, and says at which address (port 0 resolved).
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub fn bind(
+    address: &Address,
+    name: &'static str,
+    mode: u32,
+) -> Result<(Listener, Address), BindError> {
+    let bound = match address {
+        Address::Tcp { host, port } => tcp(host, *port),
+        Address::Unix(path) => unix(path, mode),
+    };
+    bound.map_err(|e| {
+        let cause = match e.kind() {
+            io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+            io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => e.to_string(),
+        };
+        BindError { address: address.to_string(), listener: name, cause }
+    })
+}
+
+fn tcp(host: &str, port: u16) -> io::Result<(Listener, Address)> {
+    let mut addresses = (host, port).to_socket_addrs()?;
+    let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for old connections to leave TIME_WAIT. On Linux this does not let
+    // two sockets listen on one port.
+    socket.set_reuse_address(true)?;
+    if let SocketAddr::V6(v6) = address {
+        socket.set_only_v6(!v6.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let local = Address::from(listener.local_addr()?);
+    Ok((Listener::Tcp(listener), local))
+}
+
+/// Binds under another name and renames into place, so that the socket never stands there with
+/// other permissions, and never not at all.
+fn unix(path: &Path, mode: u32) -> io::Result<(Listener, Address)> {
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(io::Error::other("a file that is not a socket stands there"));
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    // Left over by a process that had this number before.
+    let _ = std::fs::remove_file(&temporary);
+    let listener = UnixListener::bind(&temporary)?;
+    let placed = std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode))
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .and_then(|()| SocketFile::at(path));
+    match placed {
+        Ok(file) => Ok((Listener::Unix(listener, file), Address::Unix(path.to_owned()))),
+        Err(e) => {
+            let _ = std::fs::remove_file(&temporary);
+            Err(e)
+        }
+    }
+}
+
+/// The file of a Unix socket; removed at the end, unless another has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let inode = std::fs::symlink_metadata(path)?.ino();
+        Ok(Self { path: path.to_owned(), inode })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named() {
+        let (_first, bound) = bind(&address("127.0.0.1:0"), "agent", 0o666).unwrap();
+        let error = bind(&bound, "health", 0o666).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot listen on {bound} for health: address already in use"));
+        let error = bind(&address("unix:/nonexistent/dir/s"), "agent", 0o666).unwrap_err();
+        assert!(error.to_string().ends_with("its directory does not exist"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_placed_with_its_mode_and_goes_with_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let at = Address::Unix(path.clone());
+        let (first, _) = bind(&at, "agent", 0o660).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert!(bind(&at, "agent", 0o660).is_err(), "somebody listens there");
+        drop(first);
+        assert!(!path.exists());
+        // A socket that nobody listens on is left over, and is replaced.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (second, _) = bind(&at, "agent", 0o660).unwrap();
+        drop(second);
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind(&at, "agent", 0o660).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,112 @@
+//! The health listener: `/health`, `/livez`, `/readyz` and nothing else, so that it can be open to
+//! balancers. The agent listener answers the same paths on its own port.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::http::{Reply, Site};
+use crate::board::{Answers, Board};
+
+/// Answers health checks.
+#[derive(Debug)]
+pub struct HealthSite {
+    /// What is known.
+    pub board: Arc<Board>,
+}
+
+/// What a path asks for.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A service's health; the flag asks for a drain to look like one to HAProxy.
+    Service(Arc<Answers>, bool),
+    /// Whether a slot of a service's weight is to be used.
+    Slot(bool),
+    /// Whether the sidecar runs.
+    Alive,
+    /// Whether the sidecar is ready.
+    Ready(bool),
+    /// No such thing; 503 for those who would take 404 for a drain.
+    Nothing(u16),
+}
+
+impl Found {
+    /// Finds what `path` asks for.
+    pub(super) fn at(board: &Board, path: &str, query: &str) -> Self {
+        match path {
+            "/livez" => return Self::Alive,
+            "/readyz" => return Self::Ready(board.is_ready()),
+            _ => {}
+        }
+        let drain_404 = query.split('&').any(|pair| pair == "drain=404");
+        let nothing = Self::Nothing(if drain_404 { 503 } else { 404 });
+        let Some(rest) = path.strip_prefix("/health") else { return Self::Nothing(404) };
+        let mut parts = rest.split('/').skip(1);
+        let name = parts.next().unwrap_or_default();
+        if !rest.is_empty() && (name.is_empty() || !rest.starts_with('/')) {
+            return nothing;
+        }
+        let Some(service) = board.service(name) else { return nothing };
+        let answers = service.answers(board.clock.now());
+        match [(); 5].map(|()| parts.next()) {
+            [None, ..] => Self::Service(answers, drain_404),
+            [Some("slot"), Some(slot), Some("of"), Some(slots), None] => {
+                match used(&answers, slot, slots) {
+                    Some(used) => Self::Slot(used),
+                    None => nothing,
+                }
+            }
+            _ => nothing,
+        }
+    }
+
+    /// The status of the answer.
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::Service(answers, true) => answers.words.health.drain_404.1,
+            Self::Service(answers, false) => answers.words.health.status,
+            Self::Alive | Self::Slot(true) | Self::Ready(true) => 200,
+            Self::Slot(false) | Self::Ready(false) => 503,
+            Self::Nothing(status) => *status,
+        }
+    }
+
+    fn reply(&self) -> Reply {
+        let status = self.status();
+        let word = if status == 200 { "pass" } else { "fail" };
+        match self {
+            Self::Service(answers, true) => answers.words.health.drain_404.0.clone(),
+            Self::Service(answers, false) => answers.words.health.reply.clone(),
+            Self::Nothing(404) => Reply::not_found("no such service or path"),
+            Self::Nothing(_) => {
+                Reply::json(status, &json!({"status": word, "output": "no such service"}))
+            }
+            Self::Alive | Self::Slot(_) | Self::Ready(_) => {
+                Reply::json(status, &json!({"status": word}))
+            }
+        }
+    }
+}
+
+/// Whether slot `slot` of `slots` is within the service's weight; `None` for senseless numbers.
+fn used(answers: &Answers, slot: &str, slots: &str) -> Option<bool> {
+    let number = |text: &str| -> Option<u32> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        text.parse().ok().filter(|_| plain)
+    };
+    let (slot, slots) = (number(slot)?, number(slots)?);
+    if slots > 100 || slot > slots {
+        return None;
+    }
+    let within = |percent: u8| {
+        let rounded = (u32::from(percent) * slots + 50) / 100;
+        slot <= rounded.max(1)
+    };
+    Some(answers.words.health.percent.is_some_and(within))
+}
+
+impl Site for HealthSite {
+    fn get(&self, path: &str, query: &str) -> Reply {
+        Found::at(&self.board, path, query).reply()
+    }
+}

@@ -1,0 +1,341 @@
+//! HTTP/1.x, as far as answering short questions goes: GET and HEAD, no bodies read.
+//!
+//! An answer is prepared down to its last byte but the date, so that asking costs next to nothing.
+//! A kept connection may be idle for long, since an idle time near a balancer's interval makes its
+//! checks fail; half a header may not.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::accept::{Seat, Stream};
+
+/// How long a kept connection may be idle.
+const IDLE: Duration = Duration::from_mins(15);
+/// How long a header may take from its first byte to its last.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a peer may take to read an answer.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// The largest header that is read.
+pub(super) const HEADER_LIMIT: usize = 8 << 10;
+/// The most header lines that are read.
+const HEADERS: usize = 64;
+
+/// What answers questions.
+pub trait Site: Send + Sync {
+    /// The answer to a GET (or, without its body, a HEAD) of this path.
+    fn get(&self, path: &str, query: &str) -> Reply;
+}
+
+/// An answer, prepared.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status line and the headers that do not change.
+    head: Bytes,
+    body: Bytes,
+}
+
+impl Reply {
+    /// An answer with these headers beside the usual ones.
+    #[must_use]
+    pub fn new(
+        status: u16,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Self {
+        let body = body.into();
+        let mut head = format!(
+            "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\n",
+            phrase(status),
+            body.len(),
+        );
+        for (name, value) in headers {
+            // Writing to a string cannot fail.
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        Self { head: head.into(), body }
+    }
+
+    /// A JSON answer.
+    #[must_use]
+    pub fn json(status: u16, value: &serde_json::Value) -> Self {
+        Self::new(status, "application/json", &[], format!("{value}\n"))
+    }
+
+    /// There is nothing at this path.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::json(404, &json!({"status": 404, "title": "not found", "detail": what}))
+    }
+
+    fn write(&self, out: &mut Vec<u8>, with_body: bool, close: bool) {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        out.extend_from_slice(if close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+        if with_body {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// The reason phrases of the statuses that are used here.
+#[must_use]
+pub(super) const fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Unknown",
+    }
+}
+
+/// Serves one connection.
+pub async fn serve(mut stream: Stream, seat: Seat, site: Arc<dyn Site>) {
+    let mut buffer = Vec::new();
+    let mut out = Vec::new();
+    loop {
+        let header = match read_header(&mut stream, &seat, &mut buffer).await {
+            Header::Complete(length) => length,
+            Header::TooLarge => {
+                return refuse(&mut stream, 431, "the header is larger than 8 KiB").await;
+            }
+            Header::Gone => return,
+        };
+        out.clear();
+        let kept = answer(buffer.get(..header).unwrap_or_default(), &*site, &mut out)
+            && !seat.must_leave();
+        let written = timeout(WRITE_TIME, stream.write_all(&out)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        if !kept {
+            return linger(&mut stream).await;
+        }
+        buffer.drain(..header);
+        // A long answer's room is not kept for the next one.
+        out.shrink_to(HEADER_LIMIT);
+    }
+}
+
+enum Header {
+    /// The header ends at this byte.
+    Complete(usize),
+    TooLarge,
+    Gone,
+}
+
+async fn read_header(stream: &mut Stream, seat: &Seat, buffer: &mut Vec<u8>) -> Header {
+    let mut deadline = (!buffer.is_empty()).then(|| Instant::now() + HEADER_TIME);
+    loop {
+        if let Some(end) = header_end(buffer) {
+            seat.busy();
+            return Header::Complete(end);
+        }
+        if buffer.len() > HEADER_LIMIT {
+            return Header::TooLarge;
+        }
+        let until = if let Some(deadline) = deadline {
+            deadline
+        } else {
+            seat.idle();
+            Instant::now() + IDLE
+        };
+        buffer.reserve(1024);
+        let read = tokio::select! {
+            read = timeout_at(until, stream.read_buf(buffer)) => read,
+            () = seat.leave(), if deadline.is_none() => return Header::Gone,
+        };
+        match read {
+            Ok(Ok(1..)) => deadline = deadline.or_else(|| Some(Instant::now() + HEADER_TIME)),
+            _ => return Header::Gone,
+        }
+    }
+}
+
+/// Where the first header in `buffer` ends, its empty line included.
+pub(super) fn header_end(buffer: &[u8]) -> Option<usize> {
+    let within = buffer.get(..buffer.len().min(HEADER_LIMIT)).unwrap_or_default();
+    let crlf = within.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
+    let lf = within.windows(2).position(|w| w == b"\n\n").map(|at| at + 2);
+    match (crlf, lf) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A request, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    /// Whether the connection can serve another request after this one.
+    pub(super) keep: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Reads a whole header; `None` when it is none.
+    pub(super) fn parse(header: &'a [u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        if !matches!(request.parse(header), Ok(httparse::Status::Complete(_))) {
+            return None;
+        }
+        let target = request.path?;
+        // The absolute form, that proxies send, names the same path.
+        let target = match target.split_once("://") {
+            Some((_, rest)) if !target.starts_with('/') => {
+                rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/")
+            }
+            _ => target,
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let http_1_1 = request.version == Some(1);
+        let value = |name: &str| {
+            let header = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+            header.map(|h| h.value)
+        };
+        let says = |word: &[u8]| {
+            let tokens = value("connection").unwrap_or_default().split(|b| *b == b',');
+            tokens.into_iter().any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
+        };
+        // A body is not read, so what follows it cannot be told apart from it.
+        let body = value("transfer-encoding").is_some()
+            || value("content-length").is_some_and(|length| length.trim_ascii() != b"0");
+        let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
+        Some(Self { method: request.method?, path, query, keep })
+    }
+}
+
+/// Writes the answer to `out`, and says whether the connection goes on.
+fn answer(header: &[u8], site: &dyn Site, out: &mut Vec<u8>) -> bool {
+    let Some(request) = Request::parse(header) else {
+        problem(400, "not an HTTP request").write(out, true, true);
+        return false;
+    };
+    match request.method {
+        "GET" => site.get(request.path, request.query).write(out, true, !request.keep),
+        "HEAD" => site.get(request.path, request.query).write(out, false, !request.keep),
+        _ => {
+            let body = json!({"status": 405, "title": "this listener only answers GET and HEAD"});
+            let allow = &[("Allow", "GET, HEAD")];
+            Reply::new(405, "application/json", allow, format!("{body}\n")).write(
+                out,
+                true,
+                !request.keep,
+            );
+        }
+    }
+    request.keep
+}
+
+fn problem(status: u16, title: &str) -> Reply {
+    Reply::json(status, &json!({"status": status, "title": title}))
+}
+
+async fn refuse(stream: &mut Stream, status: u16, title: &str) {
+    let mut out = Vec::new();
+    problem(status, title).write(&mut out, true, true);
+    if matches!(timeout(WRITE_TIME, stream.write_all(&out)).await, Ok(Ok(()))) {
+        linger(stream).await;
+    }
+}
+
+/// Ends a connection without losing the answer: closing with unread bytes makes the kernel send a
+/// reset, which may overtake it. So the write side is shut, and what comes is read for a moment.
+pub(super) async fn linger(stream: &mut Stream) {
+    const TIME: Duration = Duration::from_secs(1);
+    const BYTES: usize = 4 << 20;
+    let drain = async {
+        let _ = stream.shutdown().await;
+        let mut sink = [0; 4096];
+        let mut total = 0;
+        while let Ok(n @ 1..) = stream.read(&mut sink).await {
+            total += n;
+            if total > BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(TIME, drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo;
+    impl Site for Echo {
+        fn get(&self, path: &str, query: &str) -> Reply {
+            Reply::new(200, "text/plain", &[("X", "y")], format!("{path}|{query}"))
+        }
+    }
+
+    fn ask(header: &str) -> (bool, String) {
+        let mut out = Vec::new();
+        let kept = answer(header.as_bytes(), &Echo, &mut out);
+        (kept, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn questions_are_answered() {
+        let (kept, answer) = ask("GET /a/b?c=d HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(kept);
+        assert!(
+            answer.starts_with(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n"
+            )
+        );
+        assert!(
+            answer.contains("\r\nX: y\r\n") && answer.ends_with("\r\n\r\n/a/b|c=d"),
+            "{answer}"
+        );
+        let (_, head) = ask("HEAD /a/b?c=d HTTP/1.1\r\n\r\n");
+        assert!(head.contains("Content-Length: 8\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(ask("GET http://h:1/a HTTP/1.1\r\n\r\n").1.ends_with("/a|"));
+        let (kept, answer) = ask("POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n");
+        assert!(
+            !kept && answer.starts_with("HTTP/1.1 405 ") && answer.contains("Allow: GET, HEAD\r\n")
+        );
+        assert!(ask("nonsense\r\n\r\n").1.starts_with("HTTP/1.1 400 "));
+    }
+
+    #[test]
+    fn connections_are_kept_as_the_version_and_the_header_say() {
+        for (header, kept) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nConnection: Close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nconnection: x, close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+        ] {
+            let (went_on, answer) = ask(header);
+            assert_eq!(went_on, kept, "{header}");
+            assert_eq!(answer.contains("Connection: close"), !kept, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_header_ends_at_its_empty_line() {
+        assert_eq!(header_end(b"GET / HTTP/1.1\r\n\r\nmore"), Some(18));
+        assert_eq!(header_end(b"GET / HTTP/1.1\n\nmore"), Some(16));
+        assert_eq!(header_end(b"GET / HTTP/1.1\r\n"), None);
+        let late = [&[b'x'; HEADER_LIMIT][..], b"\r\n\r\n"].concat();
+        assert_eq!(header_end(&late), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! The listeners: each says the same verdicts in its own protocol.
+//!
+//! `bind` opens sockets, `accept` is the one accept loop, `words` the one place where a verdict
+//! becomes a protocol's words. A listener reads the board and its own socket, and nothing else.
+
+pub mod accept;
+pub mod agent;
+pub mod bind;
+mod health;
+mod hold;
+pub mod http;
+mod question;
+pub mod status;
+mod words;
+
+pub use health::HealthSite;
+pub use words::Words;

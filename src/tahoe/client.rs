@@ -1,0 +1,231 @@
+//! One owned HTTP/1.1 connection to the node, kept open between looks.
+//!
+//! Every read is bounded in bytes here, and in time by the caller. No proxy, no redirects: the
+//! answer counts only when it comes from the port that was meant.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+
+use super::{Endpoint, Target};
+use crate::health::{FailureKind, ProbeFailure};
+
+/// The largest answer that is read: room for 4,000 servers that each fail with a traceback.
+pub(super) const PAGE_LIMIT: usize = 8 << 20;
+
+/// A connection to the node.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    host: String,
+    heard: Arc<AtomicBool>,
+    /// Drives the connection; ends with it.
+    _driver: JoinSet<()>,
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// How it counts.
+    pub(super) failure: ProbeFailure,
+    /// Whether no byte of an answer came: on a kept connection that proves nothing, for the node
+    /// may have closed it just then.
+    pub(super) unheard: bool,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Connection {
+    /// Connects to the node.
+    pub(super) async fn open(target: &Target) -> Result<Self, ProbeFailure> {
+        let endpoint = published(&target.endpoint)?;
+        let (stream, host) = match &endpoint {
+            Endpoint::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(|e| connect_failure(&e))?;
+                // The request is one write, so waiting to fill a segment could only delay it.
+                let _ = stream.set_nodelay(true);
+                let stream: Box<dyn Stream> = Box::new(stream);
+                (stream, host.clone())
+            }
+            Endpoint::Unix(path) | Endpoint::Published(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|e| connect_failure(&e))?;
+                let stream: Box<dyn Stream> = Box::new(stream);
+                (stream, "localhost".to_owned())
+            }
+        };
+        let stream = secured(stream, &host, target).await?;
+        let heard = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(Listening { stream, heard: Arc::clone(&heard) });
+        let (sender, driver) = handshake(io).await.map_err(|e| broken(&e))?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            // The request that meets the error reports it.
+            let _ = driver.await;
+        });
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Ok(Self { sender, host, heard, _driver: tasks })
+    }
+
+    /// Whether the connection can take a request.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// Fetches a page.
+    pub(super) async fn get(&mut self, path: &'static str) -> Result<Bytes, Failed> {
+        self.heard.store(false, Ordering::Relaxed);
+        let result = self.exchange(path).await;
+        result.map_err(|failure| Failed { failure, unheard: !self.heard.load(Ordering::Relaxed) })
+    }
+
+    async fn exchange(&mut self, path: &'static str) -> Result<Bytes, ProbeFailure> {
+        let request = Request::get(path)
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, concat!("hcf/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(|_| ProbeFailure::new(FailureKind::Reset, "the request cannot be made"))?;
+        self.sender.ready().await.map_err(|e| broken(&e))?;
+        let response = self.sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let text = format!("the node answered with status {}", status.as_u16());
+            return Err(ProbeFailure::new(FailureKind::HttpStatus, text));
+        }
+        body(response.into_body()).await
+    }
+}
+
+async fn body(mut body: Incoming) -> Result<Bytes, ProbeFailure> {
+    let too_large = || {
+        let text = format!("the node's answer is larger than {} MiB", PAGE_LIMIT >> 20);
+        ProbeFailure::new(FailureKind::TooLarge, text)
+    };
+    if body.size_hint().lower() > PAGE_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let mut page = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|e| broken(&e))?.into_data() else { continue };
+        if page.len() + data.len() > PAGE_LIMIT {
+            return Err(too_large());
+        }
+        page.extend_from_slice(&data);
+    }
+    Ok(page.freeze())
+}
+
+/// Looks up the port of a node that chooses one at each start.
+fn published(endpoint: &Endpoint) -> Result<Endpoint, ProbeFailure> {
+    let Endpoint::Published(file) = endpoint else { return Ok(endpoint.clone()) };
+    let unknown = |why: String| ProbeFailure::new(FailureKind::Refused, why);
+    let url = std::fs::read_to_string(file).map_err(|e| {
+        unknown(format!("cannot read the node's port from {}: {e}", file.display()))
+    })?;
+    let (endpoint, _) = Target::parse_url(url.trim())
+        .map_err(|e| unknown(format!("{} holds no usable URL: {e}", file.display())))?;
+    Ok(endpoint)
+}
+
+#[cfg(feature = "tls")]
+async fn secured(
+    stream: Box<dyn Stream>,
+    host: &str,
+    target: &Target,
+) -> Result<Box<dyn Stream>, ProbeFailure> {
+    Ok(match &target.trust {
+        Some(trust) => Box::new(super::tls::connect(stream, host, trust).await?),
+        None => stream,
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unused_async, reason = "stands in for the one that speaks TLS")]
+async fn secured(
+    stream: Box<dyn Stream>,
+    _: &str,
+    target: &Target,
+) -> Result<Box<dyn Stream>, ProbeFailure> {
+    match &target.trust {
+        Some(_) => Err(ProbeFailure::new(FailureKind::Reset, "this hcf was built without TLS")),
+        None => Ok(stream),
+    }
+}
+
+fn connect_failure(error: &io::Error) -> ProbeFailure {
+    match error.kind() {
+        // A Unix socket that is not there is a port on which nobody listens.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+            ProbeFailure::new(FailureKind::Refused, "nobody listens on the node's port")
+        }
+        kind => {
+            ProbeFailure::new(FailureKind::Reset, format!("cannot connect to the node: {kind}"))
+        }
+    }
+}
+
+/// What a broken exchange counts as; hyper's own words may quote the answer, so they stay inside.
+fn broken(error: &hyper::Error) -> ProbeFailure {
+    if error.is_parse() {
+        ProbeFailure::new(FailureKind::BadShape, "the node's answer is not HTTP")
+    } else if error.is_incomplete_message() {
+        ProbeFailure::new(
+            FailureKind::Reset,
+            "the node closed the connection before its answer ended",
+        )
+    } else {
+        ProbeFailure::new(FailureKind::Reset, "the connection to the node broke")
+    }
+}
+
+/// A stream that notes whether anything was heard.
+struct Listening {
+    stream: Box<dyn Stream>,
+    heard: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,177 @@
+//! Whether what answers on the node's port is the node.
+//!
+//! The status page does not say whose it is: two gateways of one farm give the same. The welcome
+//! page does, by the node's `TubID` and public key, and the kernel knows which process listens. A
+//! node that could not open its port, while somebody else's server answers there, is found out here.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Endpoint, Target};
+use crate::health::{FailureKind, ProbeFailure};
+
+/// What is known of the node, from its directory.
+#[derive(Debug)]
+pub(super) struct Identity {
+    dir: PathBuf,
+    /// The port that the node's process must own; `None` where it cannot be told.
+    port: Option<u16>,
+}
+
+impl Identity {
+    /// The identity of the node in `dir`. Its process is held against the port only when `target`
+    /// came from the directory: another URL may lead through a forwarder.
+    pub(super) fn new(dir: &Path, target: &Target, from_dir: bool) -> Self {
+        let port = match &target.endpoint {
+            Endpoint::Tcp { port, .. } if from_dir => Some(*port),
+            _ => None,
+        };
+        Self { dir: dir.to_owned(), port }
+    }
+
+    /// What the node wrote of its process when it started; changes with each start.
+    pub(super) fn process(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join("running.process")).ok()
+    }
+
+    /// Holds the welcome page against the node's own files.
+    pub(super) fn prove_page(&self, page: &[u8]) -> Result<(), ProbeFailure> {
+        let wrong = |text: String| Err(ProbeFailure::new(FailureKind::WrongNode, text));
+        let Some(tub) = self.line("my_nodeid") else {
+            return wrong(format!(
+                "something answers on the node's port, but the node in {} has never run",
+                self.dir.display()
+            ));
+        };
+        let mut expected = format!("title=\"TubID: {tub}\">");
+        if let Some(key) = self.line("node.pubkey") {
+            let _ = write!(expected, "{}<", key.strip_prefix("pub-").unwrap_or(&key));
+        }
+        // Other nodes' ids stand elsewhere on the page, and never under such a title.
+        if page.windows(expected.len()).any(|window| window == expected.as_bytes()) {
+            Ok(())
+        } else {
+            wrong(format!("what answers on the port is not the node in {}", self.dir.display()))
+        }
+    }
+
+    /// Asks the kernel whether the node's own process listens on the port. Where that cannot be
+    /// told (another user's process, another namespace, an old node) it passes.
+    pub(super) fn prove_process(&self) -> Result<(), ProbeFailure> {
+        let Some((port, process)) = self.port.zip(self.process()) else { return Ok(()) };
+        match owns_port(&process, port) {
+            Some(false) => Err(ProbeFailure::new(
+                FailureKind::WrongNode,
+                format!("port {port} belongs to another process than the node's"),
+            )),
+            Some(true) | None => Ok(()),
+        }
+    }
+
+    fn line(&self, file: &str) -> Option<String> {
+        let text = fs::read_to_string(self.dir.join(file)).ok()?;
+        let line = text.trim();
+        (!line.is_empty()).then(|| line.to_owned())
+    }
+}
+
+/// Whether the process of a `running.process` file, `PID START`, listens on `port`; `None` when
+/// that cannot be told for certain.
+fn owns_port(running: &str, port: u16) -> Option<bool> {
+    let (pid, start) = running.trim().split_once(' ')?;
+    let pid: u32 = pid.parse().ok()?;
+    let start: f64 = start.trim().parse().ok()?;
+    // A number may have been given to another process since, or stand for one of another namespace.
+    if (started(pid)? - start).abs() > 3.0 {
+        return None;
+    }
+    let namespace = |who: &str| fs::metadata(format!("/proc/{who}/ns/net")).ok().map(|m| m.ino());
+    if namespace("self")? != namespace(&pid.to_string())? {
+        return None;
+    }
+    let listening = listeners(port)?;
+    let sockets = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let mut owned = sockets.filter_map(|entry| {
+        let link = fs::read_link(entry.ok()?.path()).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        inode.parse::<u64>().ok()
+    });
+    Some(owned.any(|inode| listening.contains(&inode)))
+}
+
+/// When a process started, in seconds since the Unix epoch.
+fn started(pid: u32) -> Option<f64> {
+    // Linux counts this field in hundredths of a second on every architecture.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, the program's name, is in brackets and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: f64 = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(boot.trim().parse::<f64>().ok()? + ticks / TICKS)
+}
+
+/// The inodes of the sockets that listen on `port`.
+fn listeners(port: u16) -> Option<HashSet<u64>> {
+    let mut inodes = HashSet::new();
+    let mut read = false;
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        let Ok(table) = fs::read_to_string(table) else { continue };
+        read = true;
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else { continue };
+            let local_port = local.rsplit_once(':').map(|(_, port)| u16::from_str_radix(port, 16));
+            if state == "0A" && local_port == Some(Ok(port)) {
+                inodes.extend(inode.parse::<u64>());
+            }
+        }
+    }
+    read.then_some(inodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn identity(dir: &Path) -> Identity {
+        Identity { dir: dir.to_owned(), port: None }
+    }
+
+    #[test]
+    fn the_welcome_page_must_carry_the_nodes_own_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = br#"<td title="TubID: sbzw">v0-jkgr</td> <div class="nodeid">v0-other</div>"#;
+        let kind = |identity: &Identity| identity.prove_page(page).map_err(|failure| failure.kind);
+        assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode), "never ran");
+        fs::write(dir.path().join("my_nodeid"), "sbzw\n").unwrap();
+        assert_eq!(kind(&identity(dir.path())), Ok(()));
+        fs::write(dir.path().join("node.pubkey"), "pub-v0-jkgr\n").unwrap();
+        assert_eq!(kind(&identity(dir.path())), Ok(()));
+        fs::write(dir.path().join("node.pubkey"), "pub-v0-other\n").unwrap();
+        assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode));
+        fs::write(dir.path().join("my_nodeid"), "sbz\n").unwrap();
+        assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode));
+    }
+
+    #[test]
+    fn the_kernel_knows_who_listens() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let own = std::process::id();
+        let start = started(own).unwrap();
+        assert_eq!(owns_port(&format!("{own} {start}\n"), port), Some(true));
+        drop(socket);
+        assert_eq!(owns_port(&format!("{own} {start}"), port), Some(false));
+        assert_eq!(owns_port(&format!("{own} {}", start - 60.0), port), None, "a reused pid");
+        for nonsense in ["", "x", "1 x", "99999999 1"] {
+            assert_eq!(owns_port(nonsense, port), None);
+        }
+    }
+}

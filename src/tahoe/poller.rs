@@ -1,0 +1,160 @@
+//! Looking at the node, again and again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::cfg::KEEPALIVE;
+use super::client::{Connection, Failed};
+use super::identity::Identity;
+use super::page::Reader;
+use super::{NodeDir, Target};
+use crate::clock::Clock;
+use crate::health::{Facts, FailureKind, Observation, ProbeFailure};
+
+/// Takes one look at a time.
+#[derive(Debug)]
+pub struct Prober {
+    target: Target,
+    identity: Option<Identity>,
+    timeout: Duration,
+    clock: Clock,
+    reader: Reader,
+    kept: Option<Proven>,
+}
+
+/// A connection to what is known to be the node.
+#[derive(Debug)]
+struct Proven {
+    connection: Connection,
+    /// What the node had written of its process then.
+    process: Option<String>,
+}
+
+const STATUS_PAGE: &str = "/?t=json";
+const WELCOME_PAGE: &str = "/";
+
+impl Prober {
+    /// A prober for the node at `target`; with its directory it also proves that it is that node.
+    /// `overridden` says that the target does not come from the directory.
+    #[must_use]
+    pub fn new(
+        target: Target,
+        dir: Option<&NodeDir>,
+        overridden: bool,
+        timeout: Duration,
+        clock: Clock,
+    ) -> Self {
+        let identity = dir.map(|dir| Identity::new(&dir.path, &target, !overridden));
+        let keepalive = dir.map_or(KEEPALIVE, |dir| dir.keepalive);
+        Self { target, identity, timeout, clock, reader: Reader::new(keepalive), kept: None }
+    }
+
+    /// Looks once. It ends, well or badly, within the timeout.
+    pub async fn look(&mut self) -> Observation {
+        let started = self.clock.now();
+        let seen = match timeout(self.timeout, self.seek()).await {
+            Ok(seen) => seen,
+            Err(_) => Err(ProbeFailure::new(
+                FailureKind::Timeout,
+                format!("no answer within {}", humantime::format_duration(self.timeout)),
+            )),
+        };
+        let finished = self.clock.now();
+        match seen {
+            Ok((took, facts)) => Observation { finished, took, outcome: Ok(facts) },
+            Err(failure) => {
+                self.kept = None;
+                Observation { finished, took: finished.since(started), outcome: Err(failure) }
+            }
+        }
+    }
+
+    async fn seek(&mut self) -> Result<(Duration, Facts), ProbeFailure> {
+        let process = self.identity.as_ref().and_then(Identity::process);
+        if let Some(mut kept) = self.kept.take()
+            && kept.connection.is_open()
+            && kept.process == process
+        {
+            match self.read_status(&mut kept.connection).await {
+                // The node may have closed the connection just as the request was on its way.
+                Err(Failed { unheard: true, .. }) => {}
+                Err(Failed { failure, .. }) => return Err(failure),
+                Ok(seen) => {
+                    self.kept = Some(kept);
+                    return Ok(seen);
+                }
+            }
+        }
+        let mut connection = Connection::open(&self.target).await?;
+        if let Some(identity) = &self.identity {
+            identity.prove_process()?;
+            let page = connection.get(WELCOME_PAGE).await.map_err(|failed| failed.failure)?;
+            identity.prove_page(&page)?;
+        }
+        let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
+        self.kept = Some(Proven { connection, process });
+        Ok(seen)
+    }
+
+    async fn read_status(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<(Duration, Facts), Failed> {
+        let asked = self.clock.now();
+        let page = connection.get(STATUS_PAGE).await?;
+        let now = self.clock.now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let facts = self.reader.read(&page, now, wall);
+        let facts = facts.map_err(|failure| Failed { failure, unheard: false })?;
+        Ok((now.since(asked), facts))
+    }
+}
+
+/// When to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The time from one look's start to the next one's, when looks are quick.
+    pub every: Duration,
+    /// At the start, as many good looks as this run back to back.
+    pub rise: u32,
+}
+
+/// Looks at the node for as long as somebody listens.
+#[derive(Debug)]
+pub struct Poller {
+    /// What looks.
+    pub prober: Prober,
+    /// When it looks.
+    pub timing: Timing,
+    /// Where what was seen goes; a full channel delays the next look.
+    pub observations: mpsc::Sender<Observation>,
+}
+
+impl Poller {
+    /// Looks until it is stopped, or nobody listens any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut good = 0;
+        loop {
+            let started = Instant::now();
+            let look = tokio::select! {
+                look = self.prober.look() => look,
+                () = stop.cancelled() => return,
+            };
+            good = if look.outcome.is_ok() { good + 1 } else { self.timing.rise };
+            if self.observations.send(look).await.is_err() {
+                return;
+            }
+            if good >= self.timing.rise {
+                // From now on looks keep their distance.
+                good = self.timing.rise;
+                tokio::select! {
+                    () = sleep_until(started + self.timing.every) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}

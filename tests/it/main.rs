@@ -1,0 +1,19 @@
+//! Tests from outside: the program as a user starts it, on fake and on real nodes, behind real
+//! balancers. What is not here is a missing promise; see the modules.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod agent;
+mod cli;
+mod config;
+mod failures;
+mod health;
+mod program;
+mod situations;
