@@ -120,6 +120,8 @@ pub enum FailureKind {
     NotTahoe,
     /// No answer in time.
     Timeout,
+    /// The node's process is stopped, so it will not answer.
+    Frozen,
     /// The connection broke, or could not be made.
     Reset,
     /// Any status but 200.
@@ -137,7 +139,7 @@ impl FailureKind {
     /// busy for seconds, so they count to `damping.fall`.
     #[must_use]
     pub const fn is_certain(self) -> bool {
-        matches!(self, Self::Refused | Self::WrongNode | Self::NotTahoe)
+        matches!(self, Self::Refused | Self::WrongNode | Self::NotTahoe | Self::Frozen)
     }
 
     /// The reason code that this failure gives.
@@ -147,7 +149,7 @@ impl FailureKind {
             Self::Refused => Code::Refused,
             Self::WrongNode => Code::WrongNode,
             Self::NotTahoe => Code::NotTahoe,
-            Self::Timeout => Code::Timeout,
+            Self::Timeout | Self::Frozen => Code::Timeout,
             Self::Reset => Code::Reset,
             Self::HttpStatus => Code::HttpStatus,
             Self::BadJson => Code::BadJson,

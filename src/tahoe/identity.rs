@@ -37,6 +37,14 @@ impl Identity {
         fs::read_to_string(self.dir.join("running.process")).ok()
     }
 
+    /// Whether the process that `running` names is stopped (SIGSTOP, job control): it keeps its port
+    /// and its connections, and answers nothing. False where that cannot be told.
+    pub(super) fn is_frozen(running: &str) -> bool {
+        Started::parse(running).is_some_and(|node| {
+            node.stat().is_some_and(|stat| stat.state == 'T' && node.is(&stat) == Some(true))
+        })
+    }
+
     /// Holds the welcome page against the node's own files.
     pub(super) fn prove_page(&self, page: &[u8]) -> Result<(), ProbeFailure> {
         let wrong = |text: String| Err(ProbeFailure::new(FailureKind::WrongNode, text));
@@ -78,16 +86,57 @@ impl Identity {
     }
 }
 
-/// Whether the process of a `running.process` file, `PID START`, listens on `port`; `None` when
-/// that cannot be told for certain.
+/// What a node writes of its process into `running.process`: `PID START`.
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    /// Seconds since the Unix epoch.
+    at: f64,
+}
+
+/// What the kernel says of a process.
+#[derive(Debug)]
+struct Stat {
+    state: char,
+    /// Hundredths of a second since the machine started.
+    started: f64,
+}
+
+impl Started {
+    fn parse(running: &str) -> Option<Self> {
+        let (pid, at) = running.trim().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, at: at.trim().parse().ok()? })
+    }
+
+    fn stat(&self) -> Option<Stat> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The second field, the program's name, is in brackets and may hold anything.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        Some(Stat { state, started: fields.nth(18)?.parse().ok()? })
+    }
+
+    /// Whether it is still that process: its number may have been given to another one since, or
+    /// stand for one of another namespace.
+    fn is(&self, stat: &Stat) -> Option<bool> {
+        // Linux counts in hundredths of a second here on every architecture.
+        const TICKS: f64 = 100.0;
+        let machine = fs::read_to_string("/proc/stat").ok()?;
+        let boot = machine.lines().find_map(|line| line.strip_prefix("btime "))?;
+        let started = boot.trim().parse::<f64>().ok()? + stat.started / TICKS;
+        Some((started - self.at).abs() <= 3.0)
+    }
+}
+
+/// Whether the process of a `running.process` file listens on `port`; `None` when that cannot be
+/// told for certain.
 fn owns_port(running: &str, port: u16) -> Option<bool> {
-    let (pid, start) = running.trim().split_once(' ')?;
-    let pid: u32 = pid.parse().ok()?;
-    let start: f64 = start.trim().parse().ok()?;
-    // A number may have been given to another process since, or stand for one of another namespace.
-    if (started(pid)? - start).abs() > 3.0 {
+    let node = Started::parse(running)?;
+    if !node.is(&node.stat()?)? {
         return None;
     }
+    let pid = node.pid;
     let namespace = |who: &str| fs::metadata(format!("/proc/{who}/ns/net")).ok().map(|m| m.ino());
     if namespace("self")? != namespace(&pid.to_string())? {
         return None;
@@ -100,19 +149,6 @@ fn owns_port(running: &str, port: u16) -> Option<bool> {
         inode.parse::<u64>().ok()
     });
     Some(owned.any(|inode| listening.contains(&inode)))
-}
-
-/// When a process started, in seconds since the Unix epoch.
-fn started(pid: u32) -> Option<f64> {
-    // Linux counts this field in hundredths of a second on every architecture.
-    const TICKS: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, the program's name, is in brackets and may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let ticks: f64 = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Some(boot.trim().parse::<f64>().ok()? + ticks / TICKS)
 }
 
 /// The inodes of the sockets that listen on `port`.
@@ -165,13 +201,18 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let own = std::process::id();
-        let start = started(own).unwrap();
+        let stat = Started { pid: own, at: 0.0 }.stat().unwrap();
+        let machine = fs::read_to_string("/proc/stat").unwrap();
+        let boot = machine.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
+        let start = boot.trim().parse::<f64>().unwrap() + stat.started / 100.0;
         assert_eq!(owns_port(&format!("{own} {start}\n"), port), Some(true));
         drop(socket);
         assert_eq!(owns_port(&format!("{own} {start}"), port), Some(false));
         assert_eq!(owns_port(&format!("{own} {}", start - 60.0), port), None, "a reused pid");
         for nonsense in ["", "x", "1 x", "99999999 1"] {
             assert_eq!(owns_port(nonsense, port), None);
+            assert!(!Identity::is_frozen(nonsense));
         }
+        assert!(!Identity::is_frozen(&format!("{own} {start}")));
     }
 }

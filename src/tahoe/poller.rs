@@ -74,6 +74,10 @@ impl Prober {
 
     async fn seek(&mut self) -> Result<(Duration, Facts), ProbeFailure> {
         let process = self.identity.as_ref().and_then(Identity::process);
+        if process.as_deref().is_some_and(Identity::is_frozen) {
+            let text = "the node's process is stopped, so it answers nothing";
+            return Err(ProbeFailure::new(FailureKind::Frozen, text));
+        }
         if let Some(mut kept) = self.kept.take()
             && kept.connection.is_open()
             && kept.process == process

@@ -241,6 +241,7 @@ fn fields(line: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(unused_imports, reason = "a bench is built for tests, but without them")]
 mod tests {
     use super::{fields, replace, with_socket};
 

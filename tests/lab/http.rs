@@ -197,6 +197,7 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
+#[allow(unused_imports, reason = "a bench is built for tests, but without them")]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;

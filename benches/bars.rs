@@ -1,0 +1,216 @@
+//! The bars that hcf is held to, measured on the program itself: `cargo bench --bench bars`.
+//!
+//! Each line is a figure beside its limit. Ends with 1 when one is missed. Figures belong here and
+//! not into tests, since a busy machine can spoil them.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_types,
+    clippy::cast_precision_loss,
+    reason = "a bench measures real time, prints, and may fail loudly"
+)]
+
+#[path = "../tests/lab/mod.rs"]
+mod lab;
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::fake::{Answer, FakeNode, page};
+use lab::hcf::{Hcf, ask};
+use lab::wait::{LONG, pause, wait_until};
+
+const EVERY: Duration = Duration::from_millis(200);
+const RISE: u32 = 2;
+const TRIALS: u32 = 25;
+
+fn main() -> ExitCode {
+    let mut bars = Bars::default();
+    memory(&mut bars);
+    judging(&mut bars);
+    reaction(&mut bars);
+    long_poll(&mut bars);
+    node_cost(&mut bars);
+    println!("{}", bars.table);
+    if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The figures so far.
+#[derive(Default)]
+struct Bars {
+    table: String,
+    missed: usize,
+}
+
+impl Bars {
+    fn note(&mut self, what: &str, measured: f64, limit: f64, unit: &str) {
+        let kept = measured <= limit;
+        self.missed += usize::from(!kept);
+        let mark = if kept { "kept" } else { "MISSED" };
+        let _ =
+            writeln!(self.table, "{what:<66} {measured:>9.2} {unit:<4} limit {limit:>7.1}  {mark}");
+    }
+}
+
+fn start(config: &str, node: &FakeNode) -> Hcf {
+    let config = format!("{config}\nservices: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n");
+    Hcf::configured(&config, &["--node", &node.url()])
+}
+
+fn wait_up(hcf: &Hcf) {
+    wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
+}
+
+/// Resident memory with every listener on, looked at by the default settings.
+fn memory(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let mut hcf = start("log: {level: info}", &node);
+    wait_up(&hcf);
+    let pid = hcf.process().pid();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    };
+    bars.note("resident memory, idle, every listener on", resident(), 8.0, "MiB");
+    for _ in 0..20_000 {
+        ask(hcf.agent(), "write\n");
+    }
+    bars.note("resident memory after 20,000 agent checks", resident(), 8.0, "MiB");
+}
+
+/// CPU per look at a grid of a thousand servers, well or all failing with their tracebacks.
+fn judging(bars: &mut Bars) {
+    let failing = String::from_utf8(page(4, 996)).unwrap();
+    // As long as the real ones: about two thousand bytes each.
+    let failing = failing.replace("_inlineCallbacks", &"_inlineCallbacks".repeat(110));
+    for (what, answer) in [
+        ("CPU per look, 1,000 servers connected", Answer::Grid { connected: 1000, refused: 0 }),
+        ("CPU per look, 996 of 1,000 servers failing, 2 kB each", Answer::Page(failing.into())),
+    ] {
+        let node = FakeNode::start(answer);
+        let mut hcf = start("node: {every: 50ms}", &node);
+        wait_up(&hcf);
+        let pid = hcf.process().pid();
+        let (cpu, looks) = (cpu_time(pid), node.requests());
+        wait_until("100 looks", LONG, || node.requests() >= looks + 100);
+        let looks = node.requests() - looks;
+        let spent = cpu_time(pid).saturating_sub(cpu);
+        let per_look = spent.as_secs_f64() * 1e3 / looks as f64;
+        bars.note(what, per_look, 5.0, "ms");
+    }
+}
+
+/// User and system time of a process so far.
+fn cpu_time(pid: u32) -> Duration {
+    // Nanoseconds on a run queue's CPU, of each thread: finer than the ticks of /proc/PID/stat.
+    let mut total = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
+        total += stat.split_whitespace().next().unwrap().parse::<u64>().unwrap();
+    }
+    Duration::from_nanos(total)
+}
+
+/// From the node's change to the agent port's, at any phase of the looks.
+fn reaction(bars: &mut Bars) {
+    let mut node = FakeNode::healthy();
+    let config = format!("node: {{every: {}ms}}\ndamping: {{rise: {RISE}}}", EVERY.as_millis());
+    let hcf = start(&config, &node);
+    let good = Answer::Grid { connected: 9, refused: 0 };
+    let until = |word: &str| {
+        let changed = Instant::now();
+        while !ask(hcf.agent(), "write\n").starts_with(word) {
+            assert!(changed.elapsed() < LONG, "waited for {word}");
+        }
+        changed.elapsed().as_secs_f64() * 1e3
+    };
+    let (mut loss, mut refusal, mut recovery) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for trial in 0..TRIALS {
+        wait_up(&hcf);
+        pause(EVERY * trial / TRIALS);
+        node.set(Answer::Grid { connected: 3, refused: 6 });
+        loss = loss.max(until("down "));
+        pause(EVERY * trial / TRIALS);
+        node.set(good.clone());
+        recovery = recovery.max(until("up "));
+        pause(EVERY * trial / TRIALS);
+        node.close();
+        refusal = refusal.max(until("down "));
+        node.reopen();
+    }
+    let every = EVERY.as_secs_f64() * 1e3;
+    bars.note("worst of 25: servers lost, until the agent port says so", loss, every + 50.0, "ms");
+    bars.note(
+        "worst of 25: node killed, until the agent port says so",
+        refusal,
+        every + 50.0,
+        "ms",
+    );
+    let recovered = f64::from(RISE) * every + 50.0;
+    bars.note("worst of 25: servers back, until the agent port says so", recovery, recovered, "ms");
+}
+
+/// A held question against one that asks all the time: how much later it hears of a change.
+fn long_poll(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let hcf = start("node: {every: 100ms}", &node);
+    let question = b"write hold=60s\n";
+    let mut worst = 0.0_f64;
+    for trial in 0..TRIALS {
+        let (answer, word) = if trial % 2 == 0 {
+            (Answer::Grid { connected: 3, refused: 6 }, "down ")
+        } else {
+            (Answer::Grid { connected: 9, refused: 0 }, "up ")
+        };
+        wait_until("the other state", LONG, || !ask(hcf.agent(), "write\n").starts_with(word));
+        // The first question of a key, or one after a change, is answered at once; the next is held.
+        let mut held = loop {
+            let mut stream = TcpStream::connect(hcf.agent()).unwrap();
+            stream.write_all(question).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            if stream.read(&mut [0; 256]).is_err() {
+                break stream;
+            }
+        };
+        held.set_read_timeout(Some(LONG)).unwrap();
+        let waiting = thread::spawn(move || {
+            let n = held.read(&mut [0; 256]).unwrap();
+            assert!(n > 0, "an answer");
+            Instant::now()
+        });
+        node.set(answer);
+        let asked = loop {
+            if ask(hcf.agent(), "write\n").starts_with(word) {
+                break Instant::now();
+            }
+        };
+        let heard = waiting.join().unwrap();
+        worst = worst.max(heard.saturating_duration_since(asked).as_secs_f64() * 1e3);
+    }
+    bars.note("worst of 25: a held question, after one that asks all the time", worst, 5.0, "ms");
+}
+
+/// Requests that a thousand questions cost the node, beyond its looks.
+fn node_cost(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let hcf = start("node: {every: 1h}", &node);
+    wait_up(&hcf);
+    let before = node.requests();
+    for _ in 0..1000 {
+        ask(hcf.agent(), "write\n");
+    }
+    bars.note(
+        "requests to the node for 1,000 questions",
+        (node.requests() - before) as f64,
+        0.0,
+        "",
+    );
+}
