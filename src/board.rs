@@ -208,9 +208,11 @@ impl ServiceBoard {
         if self.fresh.is_over(now) { u64::MAX } else { self.current.borrow().verdict.seq }
     }
 
-    /// A receiver of its own, to wait for changes.
+    /// A receiver of its own, to wait for changes from now on.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Answers>> {
-        self.current.clone()
+        let mut changes = self.current.clone();
+        changes.mark_unchanged();
+        changes
     }
 }

@@ -190,3 +190,107 @@ fn transition(service: &str, from: &Verdict, to: &Verdict) {
         "The verdict changed."
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::config::Sources;
+    use crate::health::{FailureKind, Link, ProbeFailure, Server};
+
+    /// A judge of the default configuration: write wants 7 servers, and freshness is 5 s.
+    fn judge() -> (Judge, Board, oneshot::Receiver<()>, Clock) {
+        let config = Config::load(&Sources::default()).unwrap();
+        let clock = Clock::start();
+        let (judge, board, first) = Judge::new(&config, clock);
+        (judge, board, first, clock)
+    }
+
+    fn good(clock: Clock) -> Observation {
+        let server = |n| Server {
+            id: format!("v0-{n}").into(),
+            nickname: "".into(),
+            link: Link::Connected,
+            versioned: true,
+            space: Some(1),
+            silent: Some(Duration::ZERO),
+            silence_limit: Duration::from_secs(10),
+        };
+        let facts = Facts { servers: (0..7).map(server).collect(), ..Facts::default() };
+        Observation { finished: clock.now(), took: Duration::from_millis(1), outcome: Ok(facts) }
+    }
+
+    fn said(board: &Board) -> (State, Vec<&'static str>) {
+        let answers = board.service("write").unwrap().answers(board.clock.now());
+        let codes = answers.verdict.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        (answers.verdict.state, codes)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn verdicts_are_published_and_go_stale_by_time_alone() {
+        let (judge, board, first, clock) = judge();
+        assert_eq!(said(&board), (State::Down, vec!["starting"]));
+        let (looks, seen) = mpsc::channel(1);
+        let (_order, orders) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(judge.run(seen, orders, CancellationToken::new()));
+        looks.send(good(clock)).await.unwrap();
+        first.await.unwrap();
+        assert!(board.is_ready());
+        let mut changes = board.service("write").unwrap().watch();
+        looks.send(good(clock)).await.unwrap();
+        changes.changed().await.unwrap();
+        // No introducer is known, which is only warned of.
+        assert_eq!(said(&board), (State::Up, vec!["no-introducers"]));
+        // Nothing more is seen; time passes by itself while all tasks wait.
+        changes.changed().await.unwrap();
+        assert_eq!(said(&board), (State::Down, vec!["stale"]));
+        assert_eq!(changes.borrow().verdict.reasons[0].code, Code::Stale, "the judge's own word");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_judge_cannot_leave_an_old_up_standing() {
+        let (mut judge, board, _first, clock) = judge();
+        judge.take(good(clock), None);
+        judge.take(good(clock), None);
+        assert_eq!(said(&board).0, State::Up);
+        advance(Duration::from_secs(5)).await;
+        assert_eq!(said(&board).0, State::Up);
+        advance(Duration::from_millis(1)).await;
+        // The judge has not run since.
+        assert_eq!(said(&board), (State::Down, vec!["stale"]));
+        // A look after that does not bring the old word back for a moment.
+        judge.take(good(clock), None);
+        assert_eq!(said(&board), (State::Down, vec!["stale"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_is_published_at_once() {
+        let (mut judge, board, _first, clock) = judge();
+        judge.take(good(clock), None);
+        judge.take(good(clock), None);
+        let (_looks, seen) = mpsc::channel(1);
+        let (order, orders) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        let mut changes = board.service("write").unwrap().watch();
+        tasks.spawn(judge.run(seen, orders, CancellationToken::new()));
+        order.send_replace(Some(Order::ShutdownDrain));
+        changes.changed().await.unwrap();
+        assert_eq!(said(&board), (State::Drain, vec!["shutdown", "no-introducers"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_counts_is_shown_with_its_text() {
+        let (mut judge, board, _first, clock) = judge();
+        let failure = ProbeFailure::new(FailureKind::Refused, "nobody listens");
+        let finished = clock.now();
+        judge.take(Observation { finished, took: Duration::ZERO, outcome: Err(failure) }, None);
+        assert_eq!(said(&board), (State::Down, vec!["refused"]));
+        let view = Arc::clone(&board.node.borrow());
+        assert_eq!(view.failure, Some(("refused", "nobody listens".to_owned())));
+    }
+}

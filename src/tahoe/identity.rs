@@ -5,8 +5,8 @@
 //! node that could not open its port, while somebody else's server answers there, is found out here.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -45,44 +45,63 @@ impl Identity {
         })
     }
 
-    /// Holds the welcome page against the node's own files.
-    pub(super) fn prove_page(&self, page: &[u8]) -> Result<(), ProbeFailure> {
+    /// Proves that what sent this welcome page is the node.
+    pub(super) fn prove(&self, page: &[u8]) -> Result<(), ProbeFailure> {
         let wrong = |text: String| Err(ProbeFailure::new(FailureKind::WrongNode, text));
-        let Some(tub) = self.line("my_nodeid") else {
-            return wrong(format!(
-                "something answers on the node's port, but the node in {} has never run",
-                self.dir.display()
-            ));
+        let dir = self.dir.display();
+        // Where this cannot be told (another user's process, another namespace, an old node) the
+        // page decides alone.
+        let owns =
+            self.port.zip(self.process()).and_then(|(port, process)| owns_port(&process, port));
+        if owns == Some(false) {
+            return wrong(format!("the node's port belongs to another process than that of {dir}"));
+        }
+        let tub = match self.line("my_nodeid") {
+            Ok(tub) => tub,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return wrong(format!(
+                    "something answers on the node's port, but {dir} has never run"
+                ));
+            }
+            Err(e) => return wrong(format!("cannot read the node's identity in {dir}: {e}")),
         };
-        let mut expected = format!("title=\"TubID: {tub}\">");
-        if let Some(key) = self.line("node.pubkey") {
-            let _ = write!(expected, "{}<", key.strip_prefix("pub-").unwrap_or(&key));
-        }
-        // Other nodes' ids stand elsewhere on the page, and never under such a title.
-        if page.windows(expected.len()).any(|window| window == expected.as_bytes()) {
-            Ok(())
-        } else {
-            wrong(format!("what answers on the port is not the node in {}", self.dir.display()))
+        let key = self.line("node.pubkey").ok();
+        match Shown::on(page) {
+            Some(shown) if shown.is(&tub, key.as_deref()) => Ok(()),
+            // A page of another form says nothing, and the kernel's word is proof enough.
+            None if owns == Some(true) => Ok(()),
+            _ => wrong(format!("what answers on the port is not the node in {dir}")),
         }
     }
 
-    /// Asks the kernel whether the node's own process listens on the port. Where that cannot be
-    /// told (another user's process, another namespace, an old node) it passes.
-    pub(super) fn prove_process(&self) -> Result<(), ProbeFailure> {
-        let Some((port, process)) = self.port.zip(self.process()) else { return Ok(()) };
-        match owns_port(&process, port) {
-            Some(false) => Err(ProbeFailure::new(
-                FailureKind::WrongNode,
-                format!("port {port} belongs to another process than the node's"),
-            )),
-            Some(true) | None => Ok(()),
-        }
+    fn line(&self, file: &str) -> io::Result<String> {
+        let text = fs::read_to_string(self.dir.join(file))?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+/// What a welcome page says of the node: `<td title="TubID: TUB">KEY</td>`. Other nodes' ids stand
+/// elsewhere on the page, and never under such a title.
+struct Shown<'a> {
+    tub: &'a [u8],
+    key: &'a [u8],
+}
+
+impl<'a> Shown<'a> {
+    fn on(page: &'a [u8]) -> Option<Self> {
+        const TITLE: &[u8] = b"title=\"TubID: ";
+        let at = page.windows(TITLE.len()).position(|window| window == TITLE)?;
+        let rest = page.get(at + TITLE.len()..)?;
+        let (tub, rest) = rest.split_at_checked(rest.iter().position(|b| *b == b'"')?)?;
+        let rest = rest.strip_prefix(b"\">")?;
+        let key = rest.get(..rest.iter().position(|b| *b == b'<')?)?;
+        Some(Self { tub, key })
     }
 
-    fn line(&self, file: &str) -> Option<String> {
-        let text = fs::read_to_string(self.dir.join(file)).ok()?;
-        let line = text.trim();
-        (!line.is_empty()).then(|| line.to_owned())
+    /// Whether these are the ids; a node of an old version has no key.
+    fn is(&self, tub: &str, key: Option<&str>) -> bool {
+        let key = key.map(|key| key.strip_prefix("pub-").unwrap_or(key));
+        self.tub == tub.as_bytes() && key.is_none_or(|key| self.key == key.as_bytes())
     }
 }
 
@@ -184,7 +203,7 @@ mod tests {
     fn the_welcome_page_must_carry_the_nodes_own_ids() {
         let dir = tempfile::tempdir().unwrap();
         let page = br#"<td title="TubID: sbzw">v0-jkgr</td> <div class="nodeid">v0-other</div>"#;
-        let kind = |identity: &Identity| identity.prove_page(page).map_err(|failure| failure.kind);
+        let kind = |identity: &Identity| identity.prove(page).map_err(|failure| failure.kind);
         assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode), "never ran");
         fs::write(dir.path().join("my_nodeid"), "sbzw\n").unwrap();
         assert_eq!(kind(&identity(dir.path())), Ok(()));
@@ -194,6 +213,13 @@ mod tests {
         assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode));
         fs::write(dir.path().join("my_nodeid"), "sbz\n").unwrap();
         assert_eq!(kind(&identity(dir.path())), Err(FailureKind::WrongNode));
+        // A page of another form proves nothing by itself.
+        fs::write(dir.path().join("my_nodeid"), "sbzw\n").unwrap();
+        for page in
+            [&b""[..], b"TubID: sbzw", b"title=\"TubID: sbzw", b"title=\"TubID: sbzw\">v0-jkgr"]
+        {
+            assert!(identity(dir.path()).prove(page).is_err());
+        }
     }
 
     #[test]

@@ -94,9 +94,8 @@ impl Prober {
         }
         let mut connection = Connection::open(&self.target).await?;
         if let Some(identity) = &self.identity {
-            identity.prove_process()?;
             let page = connection.get(WELCOME_PAGE).await.map_err(|failed| failed.failure)?;
-            identity.prove_page(&page)?;
+            identity.prove(&page)?;
         }
         let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
         self.kept = Some(Proven { connection, process });
