@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub struct Board {
 pub struct ServiceBoard {
     /// The service's name.
     pub name: Arc<str>,
+    clock: Clock,
     current: watch::Receiver<Arc<Answers>>,
     stale: Arc<Answers>,
     fresh: Arc<Freshness>,
@@ -142,6 +144,7 @@ impl Board {
             senders.push(sender);
             services.push(ServiceBoard {
                 name: Arc::clone(&service.name),
+                clock,
                 current,
                 stale: Arc::new(stale),
                 fresh: Arc::clone(&fresh),
@@ -192,10 +195,10 @@ impl Board {
 }
 
 impl ServiceBoard {
-    /// The answers that hold at `now`.
+    /// The answers that hold now.
     #[must_use]
-    pub fn answers(&self, now: Moment) -> Arc<Answers> {
-        if self.fresh.is_over(now) {
+    pub fn answers(&self) -> Arc<Answers> {
+        if self.fresh.is_over(self.clock.now()) {
             Arc::clone(&self.stale)
         } else {
             Arc::clone(&self.current.borrow())
@@ -204,15 +207,31 @@ impl ServiceBoard {
 
     /// Something that tells two answers apart: the verdict's sequence, or that it is stale.
     #[must_use]
-    pub fn tag(&self, now: Moment) -> u64 {
-        if self.fresh.is_over(now) { u64::MAX } else { self.current.borrow().verdict.seq }
+    pub fn tag(&self) -> u64 {
+        if self.fresh.is_over(self.clock.now()) {
+            u64::MAX
+        } else {
+            self.current.borrow().verdict.seq
+        }
     }
 
-    /// A receiver of its own, to wait for changes from now on.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<Answers>> {
+    /// Ends when the answer is another one than that of `tag`, be it by time alone.
+    pub async fn changed(&self, tag: u64) {
         let mut changes = self.current.clone();
         changes.mark_unchanged();
-        changes
+        while self.tag() == tag {
+            let going_stale = async {
+                match self.fresh.until().filter(|until| *until >= self.clock.now()) {
+                    Some(until) => {
+                        sleep_until(self.clock.instant(until) + Duration::from_millis(1)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                moved = changes.changed() => if moved.is_err() { return },
+                () = going_stale => {}
+            }
+        }
     }
 }

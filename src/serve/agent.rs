@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use super::accept::{Peer, Seat, Stream};
@@ -106,7 +106,7 @@ impl Agent {
         if let Some(time) = question.hold {
             self.hold(service, time, (peer, line.into()), stream, seat).await?;
         }
-        let words = &service.answers(self.board.clock.now()).words;
+        let words = &service.answers().words;
         let line = if question.keep_admin { &words.keep } else { &words.owning };
         Some(match question.ignored {
             None => line.line.clone(),
@@ -130,26 +130,20 @@ impl Agent {
         seat: &Seat,
     ) -> Option<()> {
         let clock = self.board.clock;
-        let mut changes = service.watch();
-        let tag = service.tag(clock.now());
+        let tag = service.tag();
         let Some(waiting) = self.holds.wait(&key, tag, clock.now()) else { return Some(()) };
-        let until = Instant::now() + time;
-        let mut sink = [0; 64];
-        while service.tag(clock.now()) == tag {
-            // Time alone makes an answer stale, so it must be able to end the wait.
-            let fresh_until = self.board.fresh_until().filter(|fresh| *fresh >= clock.now());
-            let stale =
-                fresh_until.map_or(until, |fresh| clock.instant(fresh) + Duration::from_millis(1));
-            tokio::select! {
-                moved = changes.changed() => if moved.is_err() { break },
-                () = sleep_until(until) => break,
-                () = sleep_until(stale), if stale < until => {}
-                // Whatever more is sent says nothing, but the end of it says that nobody waits.
-                read = stream.read(&mut sink) => if !matches!(read, Ok(1..)) { return None },
-                () = seat.leave() => break,
-            }
+        let hang_up = async {
+            // Whatever more is sent says nothing, but the end of it says that nobody waits.
+            let mut sink = [0; 64];
+            while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+        };
+        tokio::select! {
+            () = service.changed(tag) => {}
+            () = sleep(time) => {}
+            () = seat.leave() => {}
+            () = hang_up => return None,
         }
-        waiting.answered(service.tag(clock.now()), clock.now());
+        waiting.answered(service.tag(), clock.now());
         Some(())
     }
 

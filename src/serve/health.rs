@@ -47,7 +47,7 @@ impl Found {
             return nothing;
         }
         let Some(service) = board.service(name) else { return nothing };
-        let answers = service.answers(board.clock.now());
+        let answers = service.answers();
         match [(); 5].map(|()| parts.next()) {
             [None, ..] => Self::Service(answers, drain_404),
             [Some("slot"), Some(slot), Some("of"), Some(slots), None] => {

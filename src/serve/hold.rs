@@ -1,8 +1,9 @@
-//! Long polls on the agent port: who waits for a change, and what each was told last.
+//! Long polls on the agent port: who has been told what, and so who may wait for a change.
 //!
-//! A key is a balancer's address and its whole question. The first question of a key is answered at
-//! once, each next one is held while the last reply that the key got is still current. A connection
-//! beside a held one (a reloading HAProxy runs two processes) is answered at once.
+//! A key is a balancer's address and its whole question. Several may share one: HAProxy's old and
+//! new process during a reload, or two on one machine. So a key keeps what each of its askers was
+//! told last, without knowing which is which, and lets a question wait only when all of them were
+//! told what is current. The first question of an asker finds no such note, and is answered at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,22 +15,24 @@ use crate::health::Moment;
 /// Who asks what.
 pub(super) type Key = (Peer, Box<str>);
 
-/// What was said to whom.
+/// What was said to whom, of those who are not asking just now.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    keys: Mutex<HashMap<Key, Told>>,
+    keys: Mutex<HashMap<Key, Vec<Told>>>,
 }
 
+/// What one asker was told last.
 #[derive(Debug)]
 struct Told {
     tag: u64,
     at: Moment,
-    held: bool,
 }
 
 /// More keys than this are not held; a farm has a few per balancer.
 const KEYS: usize = 1024;
-/// A key that was not asked for this long may be forgotten: twice the longest hold.
+/// More askers of one key are not told apart.
+const ASKERS: usize = 16;
+/// An asker that was silent for this long has gone: twice the longest hold.
 const FORGET: Duration = Duration::from_mins(2);
 
 impl Holds {
@@ -37,35 +40,45 @@ impl Holds {
     /// when it is answered at once.
     pub(super) fn wait(self: &Arc<Self>, key: &Key, tag: u64, now: Moment) -> Option<Waiting> {
         let mut keys = self.lock();
-        if let Some(told) = keys.get_mut(key) {
-            told.at = now;
-            if told.held {
-                return None;
+        if let Some(askers) = keys.get_mut(key) {
+            askers.retain(|told| now.since(told.at) < FORGET);
+            if askers.iter().all(|told| told.tag == tag) && askers.pop().is_some() {
+                if askers.is_empty() {
+                    keys.remove(key);
+                }
+                return Some(Waiting { holds: Arc::clone(self), key: key.clone() });
             }
-            if told.tag != tag {
-                told.tag = tag;
-                return None;
+            // This asker may be any of those who have not heard of the change.
+            if let Some(told) = askers.iter().position(|told| told.tag != tag) {
+                askers.swap_remove(told);
             }
-            told.held = true;
-            return Some(Waiting { holds: Arc::clone(self), key: key.clone() });
         }
-        if keys.len() >= KEYS {
-            keys.retain(|_, told| told.held || now.since(told.at) < FORGET);
-        }
-        if keys.len() < KEYS {
-            keys.insert(key.clone(), Told { tag, at: now, held: false });
-        }
+        note(&mut keys, key, tag, now);
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Told>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Told>>> {
         // The map is whole after every statement, so a panic elsewhere did not harm it.
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A held question. Dropped without an answer, its key is forgotten: the balancer hung up, and its
-/// next question is answered at once.
+/// Notes that an asker of `key` was told `tag`.
+fn note(keys: &mut HashMap<Key, Vec<Told>>, key: &Key, tag: u64, now: Moment) {
+    if keys.len() >= KEYS && !keys.contains_key(key) {
+        keys.retain(|_, askers| askers.iter().any(|told| now.since(told.at) < FORGET));
+        if keys.len() >= KEYS {
+            return;
+        }
+    }
+    let askers = keys.entry(key.clone()).or_default();
+    if askers.len() < ASKERS {
+        askers.push(Told { tag, at: now });
+    }
+}
+
+/// A question that waits. Dropped without an answer it leaves no note: the balancer hung up, and its
+/// next question is a first one.
 #[derive(Debug)]
 pub(super) struct Waiting {
     holds: Arc<Holds>,
@@ -75,18 +88,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// The question is answered with `tag`.
     pub(super) fn answered(self, tag: u64, now: Moment) {
-        if let Some(told) = self.holds.lock().get_mut(&self.key) {
-            *told = Told { tag, at: now, held: false };
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut keys = self.holds.lock();
-        if keys.get(&self.key).is_some_and(|told| told.held) {
-            keys.remove(&self.key);
-        }
+        note(&mut self.holds.lock(), &self.key, tag, now);
     }
 }
 
@@ -98,13 +100,16 @@ mod tests {
         Moment::after_epoch(Duration::from_secs(secs))
     }
 
+    fn key(question: &str) -> Key {
+        (None, question.into())
+    }
+
     #[test]
-    fn a_key_is_held_while_its_last_answer_is_current() {
+    fn a_question_waits_while_the_last_answer_is_current() {
         let holds = Arc::new(Holds::default());
-        let key: Key = (None, "write hold=9s".into());
+        let key = key("write hold=9s");
         assert!(holds.wait(&key, 1, at(0)).is_none(), "the first question");
         let held = holds.wait(&key, 1, at(1)).unwrap();
-        assert!(holds.wait(&key, 1, at(1)).is_none(), "beside a held one");
         held.answered(2, at(2));
         assert!(holds.wait(&key, 3, at(3)).is_none(), "told 2, and 3 is current");
         let held = holds.wait(&key, 3, at(4)).unwrap();
@@ -112,17 +117,40 @@ mod tests {
         assert!(holds.wait(&key, 3, at(5)).is_none(), "it hung up");
     }
 
+    /// As when HAProxy reloads, or two of them run on one machine.
     #[test]
-    fn keys_are_bounded_and_old_ones_make_room() {
+    fn askers_that_share_a_key_are_all_told_of_a_change() {
         let holds = Arc::new(Holds::default());
-        let key = |n: usize| -> Key { (None, format!("read hold={n}s").into()) };
+        let key = key("write hold=9s");
+        assert!(holds.wait(&key, 1, at(0)).is_none());
+        let one = holds.wait(&key, 1, at(1)).unwrap();
+        assert!(holds.wait(&key, 1, at(1)).is_none(), "the second asker's first question");
+        let other = holds.wait(&key, 1, at(2)).unwrap();
+        // One hears of the change while the other is between two questions.
+        other.answered(1, at(3));
+        one.answered(2, at(3));
+        assert!(holds.wait(&key, 2, at(4)).is_none(), "whoever it is, it may not have heard");
+        assert!(holds.wait(&key, 2, at(5)).is_some());
+        assert!(holds.wait(&key, 2, at(5)).is_some());
+        assert!(holds.wait(&key, 2, at(5)).is_none(), "a third asker");
+    }
+
+    #[test]
+    fn keys_and_askers_are_bounded_and_old_ones_make_room() {
+        let holds = Arc::new(Holds::default());
         for n in 0..2 * KEYS {
-            assert!(holds.wait(&key(n), 1, at(0)).is_none());
+            assert!(holds.wait(&key(&n.to_string()), 1, at(0)).is_none());
         }
         assert_eq!(holds.lock().len(), KEYS);
-        assert!(holds.wait(&key(2 * KEYS), 1, at(1)).is_none());
-        assert!(holds.wait(&key(2 * KEYS), 1, at(1)).is_none(), "no room to be held in");
-        assert!(holds.wait(&key(2 * KEYS), 1, at(500)).is_none());
-        assert!(holds.wait(&key(2 * KEYS), 1, at(501)).is_some(), "the old ones made room");
+        let late = key("late");
+        assert!(holds.wait(&late, 1, at(1)).is_none());
+        assert!(holds.wait(&late, 1, at(1)).is_none(), "no room to be held in");
+        assert!(holds.wait(&late, 1, at(500)).is_none());
+        assert!(holds.wait(&late, 1, at(501)).is_some(), "the old ones made room");
+        for n in 0..100 {
+            assert!(holds.wait(&late, n, at(502)).is_none());
+        }
+        assert!(holds.lock().values().all(|askers| askers.len() <= ASKERS));
+        assert!(holds.wait(&late, 99, at(900)).is_none(), "forgotten after so long");
     }
 }

@@ -106,7 +106,7 @@ impl Status {
             servers_known: facts.map(|facts| facts.servers.len()),
         };
         let services = board.services.iter().map(|service| {
-            let verdict = service.answers(now).verdict.clone();
+            let verdict = service.answers().verdict.clone();
             let status = ServiceStatus {
                 state: verdict.state,
                 degraded: verdict.degraded,

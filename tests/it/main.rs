@@ -4,7 +4,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that cannot go on fails"
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says what it saw on the way"
 )]
 
 #[path = "../lab/mod.rs"]
@@ -13,6 +14,7 @@ mod lab;
 mod agent;
 mod cli;
 mod config;
+mod e2e;
 mod failures;
 mod health;
 mod program;

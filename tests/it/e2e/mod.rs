@@ -1,0 +1,13 @@
+//! The real three together: a real grid, hcf, and real balancers in front.
+
+mod convergence;
+mod examples;
+mod failclosed;
+mod farm;
+mod grid;
+mod lost_update;
+mod node;
+mod readme;
+mod relay;
+mod snippets;
+mod web_port;
