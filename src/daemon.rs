@@ -17,13 +17,14 @@ use tracing::{info, warn};
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::{Address, Config, Say, Shutdown};
+use crate::config::{self, Address, Config, Say, Shutdown};
 use crate::health::Order;
 use crate::judge::Judge;
 use crate::serve::HealthSite;
-use crate::serve::accept::{self, Hall};
+use crate::serve::accept::{self, Hall, Seats};
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Listener, bind};
+use crate::serve::gate::{Gate, Port};
 use crate::serve::http::{self, Site};
 use crate::serve::status::StatusSite;
 use crate::tahoe::{Poller, Prober, Timing};
@@ -42,6 +43,7 @@ pub async fn run(config: &Config) -> Result<()> {
     let mut signals = Signals::register()?;
     let clock = Clock::start();
     let sockets = bind_all(config)?;
+    let gates = bind_gates(config)?;
     let (judge, board, first_look) = Judge::new(config, clock);
     let board = Arc::new(board);
     let (order, orders) = watch::channel(None);
@@ -49,12 +51,21 @@ pub async fn run(config: &Config) -> Result<()> {
     let tasks = TaskTracker::new();
     let mut parts = JoinSet::new();
 
-    for line in sockets.iter().map(|(name, _, at)| format!("listening {name} {at}")) {
-        say(&line);
+    for (name, _, at) in &sockets {
+        say(&format!("listening {name} {at}"));
     }
-    let hall = |name| Hall { name, clock, stop: stop.clone(), tasks: tasks.clone() };
+    for (gate, port) in &gates {
+        say(&format!("listening gate/{} {}", gate.name, port.address));
+    }
+    let hall =
+        |name: &str| Hall { name: name.into(), clock, stop: stop.clone(), tasks: tasks.clone() };
     for (name, listener, _) in sockets {
-        open(name, listener, hall(name), &board, &mut parts);
+        parts.spawn(serve(name, listener, hall(name), Arc::clone(&board)));
+    }
+    for (gate, port) in gates {
+        let hall = hall(&format!("gate/{}", gate.name));
+        let gate = Gate::new(gate, Arc::clone(&board), config.node.target.clone());
+        parts.spawn(Arc::new(gate).run(port, hall));
     }
     let (looks, seen) = mpsc::channel(1);
     parts.spawn(judge.run(seen, orders, stop.clone()));
@@ -99,19 +110,25 @@ fn bind_all(config: &Config) -> Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-fn open(
-    name: &'static str,
-    listener: Listener,
-    hall: Hall,
-    board: &Arc<Board>,
-    parts: &mut JoinSet<()>,
-) {
-    let board = Arc::clone(board);
+fn bind_gates(config: &Config) -> Result<Vec<(config::Gate, Port)>> {
+    let mut gates = Vec::new();
+    for gate in &config.gates {
+        for address in &gate.listen {
+            gates.push((gate.clone(), Port::bind(address, &format!("gate/{}", gate.name))?));
+        }
+    }
+    Ok(gates)
+}
+
+/// Serves one of the listeners that answer questions.
+async fn serve(name: &'static str, listener: Listener, hall: Hall, board: Arc<Board>) {
     if name == "agent" {
         let agent = Arc::new(Agent::new(board));
-        parts.spawn(accept::serve(listener, hall, AGENT_CONNECTIONS, move |stream, peer, seat| {
+        let seats = Seats::new(AGENT_CONNECTIONS);
+        accept::serve(listener, hall, seats, |stream, peer, seat| {
             Arc::clone(&agent).serve(stream, peer, seat)
-        }));
+        })
+        .await;
         return;
     }
     let site: Arc<dyn Site> = if name == "health" {
@@ -119,9 +136,11 @@ fn open(
     } else {
         Arc::new(StatusSite::new(board))
     };
-    parts.spawn(accept::serve(listener, hall, HTTP_CONNECTIONS, move |stream, _, seat| {
+    let seats = Seats::new(HTTP_CONNECTIONS);
+    accept::serve(listener, hall, seats, |stream, _, seat| {
         http::serve(stream, seat, Arc::clone(&site))
-    }));
+    })
+    .await;
 }
 
 fn poller(

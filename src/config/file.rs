@@ -31,6 +31,9 @@ pub struct File {
     pub ramp: Option<Span>,
     /// Where balancers and operators ask.
     pub listen: Listen,
+    /// Ports that forward to the node while it is good, each under a name of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub gates: BTreeMap<String, Gate>,
     /// What is logged, and how.
     pub log: Log,
     /// What is said on the way out.
@@ -201,6 +204,44 @@ pub struct Listen {
     /// Status for operators; `127.0.0.1:5293` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Addresses>,
+}
+
+/// A port that forwards to the node while the node is good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gate {
+    /// Where it listens; must be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Addresses>,
+    /// The service that decides; `default_service` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What happens while the service is not up; `close` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_bad: Option<WhenBad>,
+    /// How long busy connections may go on when the service is down; `10s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Span>,
+    /// Connections at a time; 4096 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<Whole>,
+    /// What a refused request is told to wait; `5s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Span>,
+}
+
+/// What a gate does while its service is not up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBad {
+    /// The port stops listening.
+    Close,
+    /// Requests to `/uri` and its aliases are answered with 503.
+    RefuseUri,
+    /// Writing ones are.
+    RefuseWrites,
+    /// It forwards all the same.
+    Pass,
 }
 
 /// What is logged, and how.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use file::{File, LogFormat, LogLevel, Say};
+pub use file::{File, LogFormat, LogLevel, Say, WhenBad};
 pub use problem::ConfigError;
 pub use units::{Address, Addresses};
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub default_service: Arc<str>,
     /// Where balancers and operators ask.
     pub listen: Listen,
+    /// Ports that forward to the node.
+    pub gates: Vec<Gate>,
     /// What is logged, and how.
     pub log: Log,
     /// What is said on the way out.
@@ -88,6 +90,25 @@ pub struct Listen {
     pub health: Vec<Address>,
     /// Status for operators.
     pub status: Vec<Address>,
+}
+
+/// A port that forwards to the node while the node is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub listen: Vec<Address>,
+    /// The service that decides.
+    pub service: Arc<str>,
+    /// What happens while it is not up.
+    pub when_bad: WhenBad,
+    /// How long busy connections may go on when the service is down.
+    pub drain: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// What a refused request is told to wait.
+    pub retry_after: Duration,
 }
 
 /// What is logged, and how.

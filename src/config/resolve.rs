@@ -12,7 +12,10 @@ use super::file::{
 use super::positions::Positions;
 use super::problem::Problems;
 use super::units::{Addresses, OrOff, Size, Span, Whole};
-use super::{Address, Config, ConfigError, Listen, Log, Node, Service, Shutdown, Sources, file};
+use super::{
+    Address, Config, ConfigError, Gate, Listen, Log, Node, Service, Shutdown, Sources, WhenBad,
+    file,
+};
 use crate::health::{self, Criterion, Else, Floor, Rule, Rules, Weight};
 use crate::tahoe::{DEFAULT_SHARES, Endpoint, NodeDir, Shares, Target, Trust};
 
@@ -113,11 +116,18 @@ impl Resolver<'_> {
                 ),
             );
         }
+        let gates = self.gates(&file.gates, &services, &default_service);
+        if let Some(node) = &node
+            && node.target.trust.is_some()
+        {
+            self.gates_to_tls(&gates);
+        }
         Some(Config {
             node: node?,
             services,
             default_service,
             listen,
+            gates,
             log,
             shutdown,
             warnings: Vec::new(),
@@ -261,6 +271,73 @@ impl Resolver<'_> {
         Listen { agent: agent.0, health: health.0, status: status.0 }
     }
 
+    fn gates(
+        &mut self,
+        file: &BTreeMap<String, file::Gate>,
+        services: &[Service],
+        default_service: &Arc<str>,
+    ) -> Vec<Gate> {
+        let mut gates = Vec::new();
+        for (name, gate) in file {
+            let key = format!("gates.{name}");
+            if !is_word(name) {
+                self.problems.add(&key, NOT_A_WORD);
+            }
+            let listen = gate.listen.clone().unwrap_or(Addresses(Vec::new()));
+            if listen.0.is_empty() {
+                self.problems.add(&key, "expected `listen`, such as `{listen: 0.0.0.0:3455}`");
+            }
+            let service: Arc<str> = match &gate.service {
+                Some(service) => service.as_str().into(),
+                None => Arc::clone(default_service),
+            };
+            if !services.iter().any(|known| known.name == service) {
+                let message = format!("there is no service `{service}`");
+                self.problems.add(&format!("{key}.service"), message);
+            }
+            let when_bad = gate.when_bad.unwrap_or(WhenBad::Close);
+            let hour = Duration::ZERO..=Duration::from_hours(1);
+            let drain =
+                self.span(&format!("{key}.drain"), gate.drain, Span::secs(10), hour.clone());
+            let wait = Duration::from_secs(1)..=Duration::from_hours(1);
+            let retry =
+                self.span(&format!("{key}.retry_after"), gate.retry_after, Span::secs(5), wait);
+            let most = format!("{key}.max_connections");
+            let most = self.whole(&most, gate.max_connections, 4096, 1..=1_000_000);
+            let shown = file::Gate {
+                listen: Some(listen.clone()),
+                service: Some(service.to_string()),
+                when_bad: Some(when_bad),
+                drain: Some(Span(drain)),
+                max_connections: Some(Whole(most)),
+                retry_after: Some(Span(retry)),
+            };
+            self.effective.gates.insert(name.clone(), shown);
+            gates.push(Gate {
+                name: name.as_str().into(),
+                listen: listen.0,
+                service,
+                when_bad,
+                drain,
+                max_connections: usize::try_from(most).unwrap_or(4096),
+                retry_after: retry,
+            });
+        }
+        gates
+    }
+
+    /// A gate that reads requests cannot read what is encrypted for the node.
+    fn gates_to_tls(&mut self, gates: &[Gate]) {
+        for gate in gates {
+            if matches!(gate.when_bad, WhenBad::RefuseUri | WhenBad::RefuseWrites) {
+                self.problems.add(
+                    &format!("gates.{}.when_bad", gate.name),
+                    "the node speaks TLS, so its requests cannot be read; expected `close` or `pass`",
+                );
+            }
+        }
+    }
+
     fn shutdown(&mut self, file: &file::Shutdown) -> Shutdown {
         let hour = Duration::ZERO..=Duration::from_hours(1);
         let say = file.say.unwrap_or(Say::Drain);
@@ -285,16 +362,8 @@ impl Resolver<'_> {
         }
         let mut services = Vec::new();
         for (name, service) in named {
-            let is_word = |name: &str| {
-                name.len() <= 64
-                    && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-            };
             if !is_word(&name) {
-                self.problems.add(
-                    &format!("services.{name}"),
-                    "a service's name has letters, digits, `-`, `_` and `.`, at most 64",
-                );
+                self.problems.add(&format!("services.{name}"), NOT_A_WORD);
                 continue;
             }
             match service {
@@ -518,6 +587,15 @@ impl Resolver<'_> {
         self.problems.add(key, format!("{n} is out of range, expected {least} to {most}"));
         *least
     }
+}
+
+const NOT_A_WORD: &str = "a name has letters, digits, `-`, `_` and `.`, at most 64";
+
+/// Whether a name can stand in a question, a path and a metric's label.
+fn is_word(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 /// What services share.

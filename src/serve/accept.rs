@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,7 @@ pub type Peer = Option<IpAddr>;
 #[derive(Clone, Debug)]
 pub struct Hall {
     /// The listener's name, for the log.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// Tells how long connections are idle.
     pub clock: Clock,
     /// Ends the loop, and tells connections to end.
@@ -41,52 +41,65 @@ pub struct Hall {
     pub tasks: TaskTracker,
 }
 
-/// Accepts connections until stopped, and has `handle` serve each; at most `cap` at a time.
-pub async fn serve<H, F>(listener: Listener, hall: Hall, cap: usize, handle: H)
+/// Accepts connections until stopped, and has `handle` serve each in a seat of its own. Returns the
+/// listener, which may have connections waiting.
+pub async fn serve<H, F>(listener: Listener, hall: Hall, seats: Seats, handle: H) -> Listener
 where
     H: Fn(Stream, Peer, Seat) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let seats = Arc::new(Semaphore::new(cap));
-    let idlers = Arc::new(Idlers::default());
     let trouble = Seldom::default();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted,
-            () = hall.stop.cancelled() => return,
+            () = hall.stop.cancelled() => return listener,
         };
         let (stream, peer) = match accepted {
             Ok(connection) => connection,
             Err(e) if is_of_one_connection(&e) => continue,
             Err(e) => {
                 if let Some(more) = trouble.pass(hall.clock.now()) {
-                    warn!(listener = hall.name, more, "Cannot accept connections: {e}.");
+                    warn!(listener = &*hall.name, more, "Cannot accept connections: {e}.");
                 }
                 // Out of descriptors or memory: closing an idle connection frees some, and the
                 // pause keeps a lasting shortage from burning a core.
-                idlers.close_longest();
+                seats.idlers.close_longest();
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let permit = if let Ok(permit) = Arc::clone(&seats).try_acquire_owned() {
-            permit
-        } else {
-            idlers.close_longest();
-            let permit = tokio::select! {
-                permit = Arc::clone(&seats).acquire_owned() => permit,
-                () = hall.stop.cancelled() => return,
-            };
-            // Nobody closes this semaphore.
-            let Ok(permit) = permit else { return };
-            permit
+        let seat = tokio::select! {
+            seat = seats.take(&hall) => seat,
+            () = hall.stop.cancelled() => return listener,
         };
-        let seat = idlers.seat(hall.clock, hall.stop.child_token());
-        let served = handle(stream, peer, seat);
-        hall.tasks.spawn(async move {
-            served.await;
-            drop(permit);
-        });
+        hall.tasks.spawn(handle(stream, peer, seat));
+    }
+}
+
+/// The room for connections, shared by those who accept them.
+#[derive(Clone, Debug)]
+pub struct Seats {
+    free: Arc<Semaphore>,
+    idlers: Arc<Idlers>,
+}
+
+impl Seats {
+    /// Room for this many.
+    #[must_use]
+    pub fn new(cap: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(cap)), idlers: Arc::default() }
+    }
+
+    /// Waits for a seat; where all are taken, the connection that is idle longest is asked to leave.
+    pub async fn take(&self, hall: &Hall) -> Seat {
+        let permit = if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+            Some(permit)
+        } else {
+            self.idlers.close_longest();
+            // Nobody closes this semaphore, so there is always one in the end.
+            Arc::clone(&self.free).acquire_owned().await.ok()
+        };
+        self.idlers.seat(hall.clock, hall.stop.child_token(), permit)
     }
 }
 
@@ -140,11 +153,16 @@ struct Sitting {
 const BUSY: u64 = u64::MAX;
 
 impl Idlers {
-    fn seat(self: &Arc<Self>, clock: Clock, leave: CancellationToken) -> Seat {
+    fn seat(
+        self: &Arc<Self>,
+        clock: Clock,
+        leave: CancellationToken,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Seat {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
         self.lock().insert(id, Arc::clone(&sitting));
-        Seat { id, clock, sitting, idlers: Arc::clone(self) }
+        Seat { id, clock, sitting, idlers: Arc::clone(self), _permit: permit }
     }
 
     /// Asks the connection that has been idle longest to leave.
@@ -172,6 +190,7 @@ pub struct Seat {
     clock: Clock,
     sitting: Arc<Sitting>,
     idlers: Arc<Idlers>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Seat {

@@ -1,7 +1,7 @@
 //! Opening listening sockets: TCP and Unix, each so that a second sidecar cannot bind silently.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -25,39 +25,71 @@ pub enum Listener {
 #[error("cannot listen on {address} for {listener}: {cause}")]
 pub struct BindError {
     address: String,
-    listener: &'static str,
+    listener: String,
     cause: String,
 }
 
 /// Connections that wait to be accepted; the kernel lowers it to its own limit.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Opens a socket for the listener called `name`, and says at which address (port 0 resolved).
 ///
 /// # Errors
 ///
 /// When the address cannot be had.
-pub fn bind(
-    address: &Address,
-    name: &'static str,
-    mode: u32,
-) -> Result<(Listener, Address), BindError> {
+pub fn bind(address: &Address, name: &str, mode: u32) -> Result<(Listener, Address), BindError> {
     let bound = match address {
-        Address::Tcp { host, port } => tcp(host, *port),
+        Address::Tcp { host, port } => tcp(host, *port).and_then(|socket| {
+            socket.listen(BACKLOG)?;
+            let listener = TcpListener::from_std(socket.into())?;
+            let local = Address::from(listener.local_addr()?);
+            Ok((Listener::Tcp(listener), local))
+        }),
         Address::Unix(path) => unix(path, mode),
     };
-    bound.map_err(|e| {
-        let cause = match e.kind() {
+    bound.map_err(|e| BindError::new(address, name, &e))
+}
+
+/// Takes a TCP port without listening, and says where (port 0 resolved). Nobody else can have it.
+pub(super) fn reserve(address: &Address, name: &str) -> Result<(Socket, Address), BindError> {
+    let reserved = match address {
+        Address::Tcp { host, port } => resolve_port(host, *port).and_then(|port| {
+            let socket = tcp(host, port)?;
+            // Only one that has listened keeps others away, by the kernel's own books.
+            socket.listen(1)?;
+            socket.set_reuse_address(false)?;
+            socket.shutdown(Shutdown::Read)?;
+            let local = socket.local_addr()?.as_socket().map(Address::from);
+            Ok((socket, local.unwrap_or_else(|| address.clone())))
+        }),
+        Address::Unix(_) => Err(io::Error::other("a Unix socket has no port")),
+    };
+    reserved.map_err(|e| BindError::new(address, name, &e))
+}
+
+/// A port of the kernel's choice is given back as soon as its socket stops listening, so the number
+/// is taken and then asked for by itself.
+fn resolve_port(host: &str, port: u16) -> io::Result<u16> {
+    if port != 0 {
+        return Ok(port);
+    }
+    let chosen = tcp(host, 0)?.local_addr()?.as_socket().map_or(0, |address| address.port());
+    Ok(chosen)
+}
+
+impl BindError {
+    fn new(address: &Address, listener: &str, error: &io::Error) -> Self {
+        let cause = match error.kind() {
             io::ErrorKind::AddrInUse => "address already in use".to_owned(),
             io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            _ => e.to_string(),
+            _ => error.to_string(),
         };
-        BindError { address: address.to_string(), listener: name, cause }
-    })
+        Self { address: address.to_string(), listener: listener.to_owned(), cause }
+    }
 }
 
-fn tcp(host: &str, port: u16) -> io::Result<(Listener, Address)> {
+fn tcp(host: &str, port: u16) -> io::Result<Socket> {
     let mut addresses = (host, port).to_socket_addrs()?;
     let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -68,11 +100,8 @@ fn tcp(host: &str, port: u16) -> io::Result<(Listener, Address)> {
         socket.set_only_v6(!v6.ip().is_unspecified())?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(socket.into())?;
-    let local = Address::from(listener.local_addr()?);
-    Ok((Listener::Tcp(listener), local))
+    Ok(socket)
 }
 
 /// Binds under another name and renames into place, so that the socket never stands there with

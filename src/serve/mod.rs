@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod agent;
 pub mod bind;
+pub mod gate;
 mod health;
 mod hold;
 pub mod http;

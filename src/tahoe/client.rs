@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
+use tokio_util::either::Either;
 
 use super::{Endpoint, Target};
 use crate::health::{FailureKind, ProbeFailure};
@@ -52,20 +53,11 @@ impl Connection {
     /// Connects to the node.
     pub(super) async fn open(target: &Target) -> Result<Self, ProbeFailure> {
         let endpoint = published(&target.endpoint)?;
-        let (stream, host) = match &endpoint {
-            Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await;
-                let stream = stream.map_err(|e| connect_failure(&e))?;
-                // The request is one write, so waiting to fill a segment could only delay it.
-                let _ = stream.set_nodelay(true);
-                let stream: Box<dyn Stream> = Box::new(stream);
-                (stream, host.clone())
-            }
-            Endpoint::Unix(path) | Endpoint::Published(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|e| connect_failure(&e))?;
-                let stream: Box<dyn Stream> = Box::new(stream);
-                (stream, "localhost".to_owned())
-            }
+        let stream = connect(&endpoint).await.map_err(|e| connect_failure(&e))?;
+        let stream: Box<dyn Stream> = Box::new(stream);
+        let host = match endpoint {
+            Endpoint::Tcp { host, .. } => host,
+            Endpoint::Unix(_) | Endpoint::Published(_) => "localhost".to_owned(),
         };
         let stream = secured(stream, &host, target).await?;
         let heard = Arc::new(AtomicBool::new(false));
@@ -126,6 +118,33 @@ async fn body(mut body: Incoming) -> Result<Bytes, ProbeFailure> {
         page.extend_from_slice(&data);
     }
     Ok(page.freeze())
+}
+
+impl Target {
+    /// Connects to the node's port, and says nothing there.
+    ///
+    /// # Errors
+    ///
+    /// When the node cannot be reached.
+    pub async fn connect(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+        let endpoint =
+            published(&self.endpoint).map_err(|failure| io::Error::other(failure.text))?;
+        connect(&endpoint).await
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> io::Result<Either<TcpStream, UnixStream>> {
+    match endpoint {
+        Endpoint::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            // What is sent is whole, so waiting to fill a segment could only delay it.
+            let _ = stream.set_nodelay(true);
+            Ok(Either::Left(stream))
+        }
+        Endpoint::Unix(path) | Endpoint::Published(path) => {
+            UnixStream::connect(path).await.map(Either::Right)
+        }
+    }
 }
 
 /// Looks up the port of a node that chooses one at each start.

@@ -106,10 +106,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "services: {read: off, write: false}\n",
         "services: every service is off; leave at least one\n",
     ),
-    (
-        "services: {'a b': {}}\n",
-        "a service's name has letters, digits, `-`, `_` and `.`, at most 64\n",
-    ),
+    ("services: {'a b': {}}\n", "a name has letters, digits, `-`, `_` and `.`, at most 64\n"),
     (
         "services: {x: {criteria: {blessed: {}}}}\n",
         "services.x.criteria.blessed: expected either `ids` or `file`\n",

@@ -16,6 +16,7 @@ mod cli;
 mod config;
 mod e2e;
 mod failures;
+mod gate;
 mod health;
 mod program;
 mod situations;

@@ -1,0 +1,217 @@
+//! Gates: ports that forward to the node while the node is good (DESIGN of ticket #529's behaviours).
+//!
+//! For every balancer that only knows whether a port connects and whether a page answers. The
+//! node's own port stays beside it, for diagnosis.
+
+mod http;
+mod path;
+mod plain;
+mod port;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use port::Port;
+
+use super::accept::{self, Hall, Peer, Seat, Seats, Stream};
+use super::bind::Listener;
+use crate::board::{Board, ServiceBoard};
+use crate::config::{self, WhenBad};
+use crate::health::State;
+use crate::log::Seldom;
+use crate::tahoe::Target;
+
+/// How long the node may take to accept a connection.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// A connection that carried nothing for this long serves nobody just now.
+const IDLE: Duration = Duration::from_secs(1);
+/// How soon a port that cannot be opened is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// One gate.
+#[derive(Debug)]
+pub struct Gate {
+    config: config::Gate,
+    board: Arc<Board>,
+    target: Target,
+    /// What it does, for showing.
+    pub view: Arc<View>,
+    /// Says once a minute that the node does not answer.
+    unreachable: Seldom,
+}
+
+/// What a gate does, for showing.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Whether its port listens.
+    pub open: AtomicBool,
+    /// Connections that it carries.
+    pub connections: AtomicUsize,
+    /// Connections that it has accepted.
+    pub accepted: AtomicU64,
+    /// Requests that it has refused.
+    pub refused: AtomicU64,
+}
+
+impl Gate {
+    /// A gate to the node at `target`.
+    #[must_use]
+    pub fn new(config: config::Gate, board: Arc<Board>, target: Target) -> Self {
+        Self { config, board, target, view: Arc::default(), unreachable: Seldom::default() }
+    }
+
+    /// The service that decides. The configuration knows that it exists.
+    fn service(&self) -> Option<&ServiceBoard> {
+        self.board.service(&self.config.service)
+    }
+
+    fn state(&self) -> State {
+        self.service().map_or(State::Down, |service| service.answers().verdict.state)
+    }
+
+    /// Opens and closes the port as the verdict has it, until stopped.
+    pub async fn run(self: Arc<Self>, port: Port, hall: Hall) {
+        let seats = Seats::new(self.config.max_connections);
+        loop {
+            let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;
+            if !wanted {
+                let Some(service) = self.service() else { return };
+                let tag = service.tag();
+                // The verdict may have changed since it was read.
+                if self.state() != State::Up {
+                    tokio::select! {
+                        () = service.changed(tag) => {}
+                        () = hall.stop.cancelled() => return,
+                    }
+                }
+                continue;
+            }
+            match port.open() {
+                Ok(listener) => self.open(listener, &port, &hall, &seats).await,
+                Err(e) => {
+                    if let Some(more) = self.unreachable.pass(hall.clock.now()) {
+                        warn!(
+                            gate = &*self.config.name,
+                            more, "Cannot listen on {}: {e}.", port.address
+                        );
+                    }
+                    sleep(RETRY).await;
+                }
+            }
+            if hall.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Serves while the port is open.
+    async fn open(self: &Arc<Self>, listener: Listener, port: &Port, hall: &Hall, seats: &Seats) {
+        self.view.open.store(true, Ordering::Relaxed);
+        info!(gate = &*self.config.name, address = %port.address, "The gate is open.");
+        let serve = {
+            let gate = Arc::clone(self);
+            move |stream, peer, seat| Arc::clone(&gate).serve(stream, peer, seat)
+        };
+        let ends = CancellationToken::new();
+        let until = Hall { stop: ends.clone(), ..hall.clone() };
+        let closing = async {
+            tokio::select! {
+                () = self.turned_bad(), if self.config.when_bad == WhenBad::Close => {}
+                () = hall.stop.cancelled() => {}
+            }
+            ends.cancel();
+        };
+        let (listener, ()) =
+            tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing);
+        self.view.open.store(false, Ordering::Relaxed);
+        match port.close(listener) {
+            // They were there before the port closed, so they are served as the others are.
+            Ok(waiting) => {
+                for stream in waiting {
+                    let seat = seats.take(hall).await;
+                    hall.tasks.spawn(serve(stream, None, seat));
+                }
+            }
+            Err(e) => warn!(gate = &*self.config.name, "Cannot close {}: {e}.", port.address),
+        }
+        info!(gate = &*self.config.name, address = %port.address, "The gate is closed.");
+    }
+
+    /// Ends when the service is no longer up.
+    async fn turned_bad(&self) {
+        let Some(service) = self.service() else { return };
+        loop {
+            let tag = service.tag();
+            if self.state() != State::Up {
+                return;
+            }
+            service.changed(tag).await;
+        }
+    }
+
+    /// Serves one connection.
+    async fn serve(self: Arc<Self>, client: Stream, _peer: Peer, _seat: Seat) {
+        self.view.accepted.fetch_add(1, Ordering::Relaxed);
+        self.view.connections.fetch_add(1, Ordering::Relaxed);
+        match self.config.when_bad {
+            WhenBad::Close | WhenBad::Pass => self.carry(client).await,
+            WhenBad::RefuseUri | WhenBad::RefuseWrites => http::serve(&self, client).await,
+        }
+        self.view.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn carry(&self, client: Stream) {
+        let Some(node) = self.connect().await else { return };
+        let clock = self.board.clock;
+        let activity = plain::Activity::default();
+        activity.note(clock);
+        tokio::select! {
+            () = plain::carry(&client, &node, &activity, clock) => {}
+            () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}
+        }
+    }
+
+    /// Ends when a connection is to be cut: the service is down, and it is idle or its time is over.
+    async fn cut(&self, activity: &plain::Activity) {
+        let Some(service) = self.service() else { return };
+        let clock = self.board.clock;
+        loop {
+            let tag = service.tag();
+            if self.state() != State::Down {
+                service.changed(tag).await;
+                continue;
+            }
+            let over = clock.now() + self.config.drain;
+            while self.state() == State::Down {
+                let (idle, left) = (activity.idle(clock), over.since(clock.now()));
+                if idle >= IDLE || left.is_zero() {
+                    return;
+                }
+                tokio::select! {
+                    () = sleep(IDLE.saturating_sub(idle).min(left)) => {}
+                    () = service.changed(tag) => break,
+                }
+            }
+        }
+    }
+
+    /// Connects to the node as it is: what the client says goes through, TLS included.
+    async fn connect(&self) -> Option<Stream> {
+        let connected = timeout(CONNECT_TIME, self.target.connect()).await;
+        match connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(node) => Some(node),
+            Err(e) => {
+                if let Some(more) = self.unreachable.pass(self.board.clock.now()) {
+                    let gate = &*self.config.name;
+                    warn!(gate, more, "Cannot connect to the node for a client: {e}.");
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A port that can stop listening, and stays ours meanwhile.
+//!
+//! A connect is to be refused, not accepted and reset. So the listening socket is shut down, which
+//! ends its listening but not its claim to the port, and later listens again. While it does not
+//! listen it must not allow others to share the port; while it does, connections that it accepts
+//! must, or they would keep it from listening again.
+
+use std::io;
+use std::net::Shutdown;
+
+use socket2::Socket;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio_util::either::Either;
+
+use super::super::accept::Stream;
+use super::super::bind::{self, BindError, Listener};
+use crate::config::Address;
+
+/// A bound port that may or may not listen.
+#[derive(Debug)]
+pub struct Port {
+    name: String,
+    /// Where it is, port 0 resolved.
+    pub address: Address,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+enum Bound {
+    /// The socket itself; what accepts is a copy of it.
+    Tcp(Socket),
+    /// A Unix socket has no port to keep: its file goes and comes.
+    Unix,
+}
+
+impl Port {
+    /// Takes the port, without listening yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had.
+    pub fn bind(address: &Address, name: &str) -> Result<Self, BindError> {
+        let bound = match address {
+            Address::Tcp { .. } => {
+                let (socket, address) = bind::reserve(address, name)?;
+                return Ok(Self { name: name.to_owned(), address, bound: Bound::Tcp(socket) });
+            }
+            // Said now, as long as somebody waits for it, rather than at the first opening.
+            Address::Unix(_) => bind::bind(address, name, 0o666).map(|_| Bound::Unix)?,
+        };
+        Ok(Self { name: name.to_owned(), address: address.clone(), bound })
+    }
+
+    /// Listens, again or for the first time.
+    pub(super) fn open(&self) -> io::Result<Listener> {
+        match &self.bound {
+            Bound::Tcp(socket) => {
+                socket.set_reuse_address(true)?;
+                socket.listen(bind::BACKLOG)?;
+                // A copy, since the runtime remembers of a socket that it was once shut down.
+                Ok(Listener::Tcp(TcpListener::from_std(socket.try_clone()?.into())?))
+            }
+            Bound::Unix => {
+                let (listener, _) =
+                    bind::bind(&self.address, &self.name, 0o666).map_err(io::Error::other)?;
+                Ok(listener)
+            }
+        }
+    }
+
+    /// Stops listening, and returns the connections that were waiting to be accepted.
+    pub(super) fn close(&self, listener: Listener) -> io::Result<Vec<Stream>> {
+        let mut waiting = Vec::new();
+        match (&self.bound, listener) {
+            (Bound::Tcp(socket), listener) => {
+                while let Ok((stream, _)) = socket.accept() {
+                    stream.set_nonblocking(true)?;
+                    waiting.push(Either::Left(TcpStream::from_std(stream.into())?));
+                }
+                drop(listener);
+                socket.set_reuse_address(false)?;
+                socket.shutdown(Shutdown::Read)?;
+            }
+            (Bound::Unix, Listener::Unix(listener, file)) => {
+                // First the name, so that nobody comes after the last one.
+                drop(file);
+                let listener = listener.into_std()?;
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    waiting.push(Either::Right(UnixStream::from_std(stream)?));
+                }
+            }
+            (Bound::Unix, Listener::Tcp(_)) => {}
+        }
+        Ok(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+
+    use super::*;
+
+    fn port() -> (Port, SocketAddr) {
+        let port = Port::bind(&Address::parse("127.0.0.1:0").unwrap(), "gate/x").unwrap();
+        let address = port.address.to_string().parse().unwrap();
+        (port, address)
+    }
+
+    fn refused(address: SocketAddr) -> bool {
+        StdStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+    }
+
+    #[tokio::test]
+    async fn a_port_opens_and_closes_and_stays_ours() {
+        let (port, address) = port();
+        assert!(refused(address), "bound, but not listening yet");
+        let mut kept = Vec::new();
+        for round in 0..3 {
+            assert!(StdListener::bind(address).is_err(), "round {round}: nobody else can have it");
+            let listener = port.open().unwrap();
+            // A connection that lives on, and one that waits to be accepted.
+            let client = StdStream::connect(address).unwrap();
+            let Listener::Tcp(tcp) = &listener else { panic!("TCP") };
+            kept.push((client, tcp.accept().await.unwrap()));
+            let _waits = StdStream::connect(address).unwrap();
+            assert_eq!(port.close(listener).unwrap().len(), 1, "round {round}");
+            assert!(refused(address), "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_comes_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        let port = Port::bind(&Address::Unix(path.clone()), "gate/x").unwrap();
+        for _ in 0..2 {
+            assert!(!path.exists());
+            let listener = port.open().unwrap();
+            let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            assert_eq!(port.close(listener).unwrap().len(), 1);
+        }
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,161 @@
+//! Gates: a port that forwards to the node while the node is good, and what it does otherwise.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::lab::fake::{Answer, FakeNode};
+use crate::lab::hcf::Hcf;
+use crate::lab::http::{get, request};
+use crate::lab::wait::{LONG, wait_until};
+
+/// A sidecar with one gate of this kind for `write`, which wants 4 servers.
+fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
+    let config = format!(
+        "node: {{every: 50ms, timeout: 400ms}}\n\
+         services: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
+         gates: {{web: {{listen: '127.0.0.1:0', {gate}}}}}\n"
+    );
+    let hcf = Hcf::configured(&config, &["--node", &node.url()]);
+    let address = hcf.address("gate/web").to_owned();
+    (hcf, address)
+}
+
+fn is_refused(address: &str) -> bool {
+    TcpStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+}
+
+const GOOD: Answer = Answer::Grid { connected: 9, refused: 0 };
+const BAD: Answer = Answer::Grid { connected: 3, refused: 6 };
+
+#[test]
+fn a_closing_gate_refuses_connects_while_the_node_is_bad() {
+    let node = FakeNode::start(BAD);
+    let (_hcf, gate) = start(&node, "when_bad: close");
+    assert!(is_refused(&gate), "never open before it was seen to be good");
+    for _ in 0..3 {
+        node.set(GOOD);
+        wait_until("the gate to open", LONG, || {
+            get(&gate, "/?t=json").is_ok_and(|r| r.status == 200)
+        });
+        node.set(BAD);
+        wait_until("the gate to close", LONG, || is_refused(&gate));
+        assert!(std::net::TcpListener::bind(&gate).is_err(), "the port stays ours");
+    }
+}
+
+#[test]
+fn a_closing_gate_cuts_idle_connections_and_lets_busy_ones_finish() {
+    let node = FakeNode::healthy();
+    let (_hcf, gate) = start(&node, "when_bad: close, drain: 60s");
+    wait_until("the gate to open", LONG, || get(&gate, "/?t=json").is_ok());
+    // One that waits between requests, and one whose answer is on its way for long.
+    let mut idle = TcpStream::connect(&gate).unwrap();
+    idle.write_all(b"GET /?t=json HTTP/1.1\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 1 << 12]).unwrap() > 0);
+    node.set(BAD);
+    wait_until("the gate to close", LONG, || is_refused(&gate));
+    idle.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(idle.read(&mut [0; 64]).unwrap_or(0), 0, "the idle one is cut");
+}
+
+#[test]
+fn a_passing_gate_forwards_always() {
+    let node = FakeNode::start(BAD);
+    let (_hcf, gate) = start(&node, "when_bad: pass");
+    assert_eq!(get(&gate, "/?t=json").unwrap().status, 200);
+}
+
+#[test]
+fn a_refusing_gate_answers_for_the_node() {
+    let node = FakeNode::start(BAD);
+    node.serve_clients("here");
+    for (gate, method, path, status) in [
+        ("refuse_uri", "GET", "/uri/URI:CHK:x", 503),
+        ("refuse_uri", "GET", "/%75ri/URI:CHK:x", 503),
+        ("refuse_uri", "GET", "//cap/URI:CHK:x", 503),
+        ("refuse_uri", "PUT", "/uri", 503),
+        ("refuse_uri", "GET", "/statistics", 200),
+        ("refuse_uri", "GET", "/URI", 200),
+        ("refuse_writes", "GET", "/uri/URI:CHK:x", 200),
+        ("refuse_writes", "HEAD", "/uri/URI:CHK:x", 200),
+        ("refuse_writes", "PUT", "/uri", 503),
+        ("refuse_writes", "POST", "/named/x", 503),
+        ("refuse_writes", "DELETE", "/file/x", 503),
+        ("refuse_writes", "POST", "/report_incident", 200),
+    ] {
+        let (_hcf, address) = start(&node, &format!("when_bad: {gate}, retry_after: 7s"));
+        let body = (method == "PUT" || method == "POST").then_some(&b"some bytes"[..]);
+        let answer = request(&address, method, path, &[], body, LONG).unwrap();
+        assert_eq!(answer.status, status, "{gate} {method} {path}");
+        if status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("7"));
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+            let problem = answer.json();
+            assert_eq!(
+                (&problem["service"], &problem["reasons"][0]["code"]),
+                (&"write".into(), &"servers-few".into())
+            );
+        } else if method == "GET" {
+            assert_eq!(answer.text(), "here");
+        }
+    }
+    node.set(GOOD);
+    let (_hcf, address) = start(&node, "when_bad: refuse_uri");
+    wait_until("the node to be good", LONG, || {
+        get(&address, "/uri/x").is_ok_and(|r| r.status == 200)
+    });
+}
+
+#[test]
+fn a_refusal_never_leaks_into_another_request_and_framing_must_be_clear() {
+    let node = FakeNode::start(BAD);
+    node.serve_clients("here");
+    let (_hcf, gate) = start(&node, "when_bad: refuse_writes");
+    let talk = |text: &str| {
+        let mut stream = TcpStream::connect(&gate).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answers = String::new();
+        let _ = stream.read_to_string(&mut answers);
+        answers
+    };
+    let asked = node.requests();
+    let pipelined = "PUT /uri HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcDELETE /uri/x HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answers = talk(pipelined);
+    assert_eq!(
+        answers.matches("HTTP/1.1 503 ").count(),
+        1,
+        "the first is refused, and ends it: {answers}"
+    );
+    for smuggled in [
+        "POST /uri HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
+        "GET /x HTTP/1.1\rHost: x\r\n\r\n",
+    ] {
+        let answers = talk(smuggled);
+        assert!(answers.starts_with("HTTP/1.1 400 "), "{smuggled:?}: {answers}");
+    }
+    wait_until("the requests of looks only", LONG, || node.requests() > asked);
+    assert!(node.asked().is_empty(), "nothing of it reached the node: {:?}", node.asked());
+}
+
+#[test]
+fn a_large_upload_that_is_refused_hears_of_it() {
+    let node = FakeNode::start(BAD);
+    let (_hcf, gate) = start(&node, "when_bad: refuse_writes");
+    let mut stream = TcpStream::connect(&gate).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"PUT /uri HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n").unwrap();
+    // As curl does, which reads while it sends.
+    let mut heard = Vec::new();
+    for _ in 0..100 {
+        if stream.write_all(&vec![b'x'; 1 << 20]).is_err() {
+            break;
+        }
+    }
+    let _ = stream.read_to_end(&mut heard);
+    assert!(heard.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&heard));
+}
