@@ -243,9 +243,9 @@ pub(super) fn wait_line(hcf: &Hcf, question: &str, words: &str) -> String {
 }
 
 /// A whole configuration for Envoy around a list of clusters that begins at the margin.
-pub fn with_clusters(list: &str) -> String {
-    let indented = list.lines().map(|line| format!("  {line}\n")).collect::<String>();
-    format!("static_resources:\n  clusters:\n{indented}")
+pub(super) fn with_clusters(list: &str) -> String {
+    let indented = list.trim_end().replace('\n', "\n  ");
+    format!("static_resources:\n  clusters:\n  {indented}\n")
 }
 
 /// Whether a server is in service for HAProxy, with its weight.

@@ -1,7 +1,6 @@
 //! The balancer fragments of the README start as they are.
 
 use super::farm::{shipped, with_clusters};
-use super::snippets::with_clusters;
 use crate::lab::envoy::{Envoy, validate};
 use crate::lab::haproxy::{Haproxy, Version, replace};
 use crate::lab::ports::free_port;

@@ -1,9 +1,7 @@
 //! What `hcf snippet` prints, the real balancers accept, and they follow the sidecar by it; and what `--lint` says of
 //! good and of bad files.
 
-use std::fmt::Write as _;
-
-use super::farm::{self, BAD, Fakes, READS_ONLY};
+use super::farm::{self, BAD, Fakes, READS_ONLY, with_clusters};
 use crate::lab::envoy::Envoy;
 use crate::lab::fake::FakeNode;
 use crate::lab::haproxy::{Haproxy, Version};
@@ -90,15 +88,6 @@ fn envoy_accepts_the_snippet_and_follows_the_sidecar_by_it() {
     follows(true, false, true);
     node.set(BAD);
     follows(false, false, true);
-}
-
-/// A bootstrap with nothing but these clusters.
-pub(super) fn with_clusters(clusters: &str) -> String {
-    let mut out = "static_resources:\n  clusters:\n".to_owned();
-    for line in clusters.lines() {
-        writeln!(out, "  {line}").expect("a string takes it");
-    }
-    out
 }
 
 #[test]

@@ -98,7 +98,9 @@ fn any_free_port(gateway: &mut Gateway) {
     gateway.node.kill();
     wait_line(&hcf, "write\n", "down ready 100% #refused: ");
     gateway.node.start();
-    wait_until("node.url to be written again", LONG, || read().is_some_and(|text| Some(text) != first));
+    wait_until("node.url to be written again", LONG, || {
+        read().is_some_and(|text| Some(text) != first)
+    });
     up(&hcf);
 }
 
@@ -150,7 +152,12 @@ fn signed_certificate(gateway: &mut Gateway, folder: &Path) {
 
 fn serve_tls(gateway: &mut Gateway, port: u16, folder: &Path, name: &str) {
     let folder = folder.display();
-    serve_on(gateway, &format!("ssl:{port}:privateKey={folder}/{name}.key:certKey={folder}/{name}.pem:interface=127.0.0.1"));
+    serve_on(
+        gateway,
+        &format!(
+            "ssl:{port}:privateKey={folder}/{name}.key:certKey={folder}/{name}.pem:interface=127.0.0.1"
+        ),
+    );
 }
 
 /// An hcf that knows the node by its URL and `node.tls` alone.
