@@ -75,7 +75,8 @@ impl Reply {
         Self::json(404, &json!({"status": 404, "title": "not found", "detail": what}))
     }
 
-    fn write(&self, out: &mut Vec<u8>, with_body: bool, close: bool) {
+    /// Appends the answer to `out`.
+    pub(super) fn write(&self, out: &mut Vec<u8>, with_body: bool, close: bool) {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());

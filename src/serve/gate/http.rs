@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,17 +14,19 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::super::accept::Stream;
-use super::super::http::linger;
+use super::super::http::{Reply, linger};
+use super::framing::Checked;
 use super::{Gate, path};
 use crate::config::WhenBad;
 use crate::health::State;
@@ -44,31 +46,41 @@ struct Node {
 /// Serves one client connection.
 pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream) {
     let node = Arc::new(Mutex::new(Node::default()));
+    let busy = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request| {
-        let (gate, node) = (Arc::clone(gate), Arc::clone(&node));
-        Box::pin(async move { Ok::<_, Infallible>(answer(&gate, &node, request).await) })
+        let (gate, node, busy) = (Arc::clone(gate), Arc::clone(&node), Arc::clone(&busy));
+        Box::pin(async move {
+            busy.store(true, Ordering::Relaxed);
+            let response = answer(&gate, &node, request).await;
+            busy.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .half_close(true)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Checked::new(stream)), service);
     let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let Checked { mut stream, unclear, .. } = connection.into_parts().io.into_inner();
+    // In the middle of another request's answer there is no place for this one's.
+    if unclear && !busy.load(Ordering::Relaxed) {
+        let mut out = Vec::new();
+        let body = "{\"status\":400,\"title\":\"a request with two lengths\"}\n";
+        Reply::new(400, "application/problem+json", &[], body).write(&mut out, true, true);
+        if stream.write_all(&out).await.is_err() {
+            return;
+        }
+    } else if ended.is_err() {
+        return;
+    }
     // After a refusal the rest of the request is still on its way: closing now could take the
     // answer back.
-    if ended.is_ok() {
-        let mut stream = connection.into_parts().io.into_inner();
-        linger(&mut stream).await;
-    }
+    linger(&mut stream).await;
 }
 
 async fn answer(gate: &Gate, node: &Mutex<Node>, request: Request<Incoming>) -> Response<Body> {
-    let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
-        // Two lengths are an attempt to make two readers see two requests (RFC 9112, 6.3).
-        return problem(StatusCode::BAD_REQUEST, &json!({"title": "two lengths for one body"}));
-    }
     if gate.refuses(&request) {
         gate.view.refused.fetch_add(1, Ordering::Relaxed);
         return gate.refusal();

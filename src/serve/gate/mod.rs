@@ -3,6 +3,7 @@
 //! For every balancer that only knows whether a port connects and whether a page answers. The
 //! node's own port stays beside it, for diagnosis.
 
+mod framing;
 mod http;
 mod path;
 mod plain;
