@@ -1,10 +1,13 @@
 //! Cutting one gateway off from storage servers while the others stay well: the case that a farm exists for.
+//! With root by a packet filter rule; without, by stopping the forwarders that lead that gateway to the servers.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
 
+use super::forwarder::Stopped;
 use super::place;
+use super::rule::Rule;
 use super::tahoe::Gateway;
 
 /// What the gateway notices of a cut.
@@ -16,71 +19,62 @@ pub enum How {
     Drop,
 }
 
-/// Whether this process may cut at all: packet filter rules need root.
+/// Whether this process may set packet filter rules: it needs root, and in a container a bit more than that.
 pub fn allowed() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        let root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+        // Only trying tells. The rule harms nobody: no lab's gateway runs under this group.
+        root && Rule::new(u32::from(u16::MAX), &[1], How::Reject).is_ok()
+    })
+}
+
+/// What cuts gateways off here, for people.
+pub fn means() -> &'static str {
+    if allowed() {
+        "gateways are cut off by packet filter rules"
+    } else {
+        "gateways are cut off by forwarders between them and the storage servers: packet filter rules need root"
+    }
 }
 
 /// A cut that lasts until dropped.
 #[derive(Debug)]
 pub struct Cut {
-    rule: Vec<String>,
+    _means: Means,
+}
+
+#[derive(Debug)]
+enum Means {
+    Rule(Rule),
+    Forwarders(Vec<Stopped>),
 }
 
 impl Cut {
-    /// Cuts `gateway` off from the given ports (at most 15, the filter's limit for one rule).
+    /// Cuts `gateway` off from the given ports (at most 15, the limit of a packet filter rule).
     pub fn new(gateway: &Gateway, ports: &[u16], how: How) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let Some(group) = gateway.node.group else {
-            panic!("cutting a gateway off needs root (iptables); run this as root");
+        let means = match gateway.node.group {
+            Some(group) => {
+                Means::Rule(Rule::new(group, ports, how).unwrap_or_else(|error| panic!("{error}")))
+            }
+            None => Means::Forwarders(stop(gateway, ports, how)),
         };
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        let group = group.to_string();
-        // Each rule has a name of its own, since it is removed by its whole text.
-        let name = format!("{}-{}", place::mark(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut rule = words("OUTPUT -p tcp -m owner --gid-owner");
-        rule.push(group);
-        rule.extend(words("-m multiport --dports"));
-        rule.push(ports.join(","));
-        rule.extend(words("-m comment --comment"));
-        rule.push(name);
-        rule.extend(words(match how {
-            How::Reject => "-j REJECT --reject-with tcp-reset",
-            How::Drop => "-j DROP",
-        }));
-        iptables("-I", &rule);
-        Self { rule }
+        Self { _means: means }
     }
 }
 
-impl Drop for Cut {
-    fn drop(&mut self) {
-        iptables("-D", &self.rule);
-    }
+fn stop(gateway: &Gateway, ports: &[u16], how: How) -> Vec<Stopped> {
+    let one = |port: &u16| {
+        let found = gateway.forwarders.iter().find(|forwarder| forwarder.target() == *port);
+        let found = found.unwrap_or_else(|| panic!("no forwarder leads to port {port}"));
+        Stopped::new(Arc::clone(found), how)
+    };
+    ports.iter().map(one).collect()
 }
 
 /// Removes what labs that were killed left behind; those that live are left alone.
 pub fn sweep() {
     let program = place::root().join("deploy/sweep");
-    let status = Command::new(&program).status();
+    let status = Command::new(&program).stdout(Stdio::null()).status();
     assert!(matches!(&status, Ok(status) if status.success()), "{}: {status:?}", program.display());
-}
-
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(str::to_owned).collect()
-}
-
-fn iptables(what: &str, rule: &[String]) {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let result = Command::new("iptables").env("PATH", path).args(["-w", what]).args(rule).output();
-    match result {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => complain(what, &String::from_utf8_lossy(&output.stderr)),
-        Err(error) => complain(what, &error.to_string()),
-    }
-}
-
-/// A panic inside of a drop that a panic caused would hide the first one.
-fn complain(what: &str, message: &str) {
-    assert!(std::thread::panicking(), "iptables {what}: {message}");
 }

@@ -18,8 +18,10 @@
 #![allow(clippy::doc_markdown, reason = "HAProxy and PyPI are names, not code")]
 
 pub mod cut;
+pub mod detour;
 pub mod envoy;
 pub mod fake;
+pub mod forwarder;
 pub mod haproxy;
 pub mod hcf;
 pub mod http;
@@ -27,5 +29,6 @@ pub mod net;
 pub mod place;
 pub mod ports;
 pub mod process;
+pub mod rule;
 pub mod tahoe;
 pub mod wait;

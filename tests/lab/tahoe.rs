@@ -1,14 +1,16 @@
 //! A real Tahoe-LAFS grid: an introducer, storage servers and gateways, each a process of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::forwarder::Forwarder;
 use super::process::{Process, Program, Signal};
 use super::wait::{LONG, wait_for, wait_until};
-use super::{cut, http, place, ports};
+use super::{cut, detour, http, place, ports};
 
 /// How gateways and storage servers talk; the status page speaks differently of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +98,9 @@ impl Builder {
         for number in 1..=self.gateways {
             grid.gateways.push(self.gateway(grid.folder.path(), number, &furl));
         }
+        if !cut::allowed() {
+            grid.lead_over_forwarders();
+        }
         for node in grid.nodes() {
             if !node.is_started() {
                 node.start();
@@ -140,7 +145,7 @@ impl Builder {
                 self.protocol == Protocol::Foolscap,
             ),
         );
-        Gateway { node, web: format!("127.0.0.1:{port}") }
+        Gateway { node, web: format!("127.0.0.1:{port}"), forwarders: Vec::new() }
     }
 
     fn timers(&self) -> String {
@@ -196,6 +201,25 @@ impl Grid {
         self.storage.iter().take(count).map(|node| node.port).collect()
     }
 
+    /// Starts the storage servers and leads every gateway to them over forwarders. Only a gateway that runs is told of
+    /// the servers, so one of them runs for a moment.
+    fn lead_over_forwarders(&mut self) {
+        self.storage.iter_mut().for_each(Node::start);
+        let Some(first) = self.gateways.first_mut() else { return };
+        if self.storage.is_empty() {
+            return;
+        }
+        first.node.start();
+        let announced = wait_for("the storage servers' announcements", LONG, || {
+            first.node.must_run();
+            detour::announced(first.dir(), self.storage.len())
+        });
+        first.node.kill();
+        for gateway in &mut self.gateways {
+            gateway.forwarders = detour::lead(&gateway.node, &self.storage, &announced);
+        }
+    }
+
     fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
         self.storage.iter_mut().chain(self.gateways.iter_mut().map(|gateway| &mut gateway.node))
     }
@@ -208,6 +232,8 @@ pub struct Gateway {
     pub node: Node,
     /// Where its web port listens, `host:port`.
     pub web: String,
+    /// How it reaches the storage servers where the lab may not set packet filter rules; else empty.
+    pub forwarders: Vec<Arc<Forwarder>>,
 }
 
 impl Gateway {

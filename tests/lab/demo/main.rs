@@ -2,7 +2,7 @@
 //! requests; once with hcf beside each gateway, once with the health check that people have today in its place.
 //! `deploy/demo` builds and runs it; `hcf` or `today` as argument runs one of the two alone.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo is what it prints")]
+#![allow(clippy::print_stdout, reason = "a demo is what it prints")]
 #![allow(
     clippy::disallowed_types,
     clippy::expect_used,
@@ -23,18 +23,14 @@ mod timeline;
 mod traffic;
 mod watch;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use arm::Arm;
 use lab::{cut, tahoe::Grid};
 use timeline::Timeline;
 
-fn main() -> ExitCode {
-    if !cut::allowed() {
-        eprintln!("demo: needs root: one gateway is cut off from the grid by packet filter rules");
-        return ExitCode::FAILURE;
-    }
+fn main() {
+    println!("demo: {}", cut::means());
     let timeline = Arc::new(Timeline::new());
     timeline.title(
         "A grid: introducer, 5 storage servers, gateways gw1 and gw2 (needed 2, happy 4, total 5)",
@@ -58,7 +54,6 @@ fn main() -> ExitCode {
             "Note: this machine was busy (load {load:.1}); some of the failures may be its own."
         );
     }
-    ExitCode::SUCCESS
 }
 
 /// The load of the last minutes, when it is more than the demo itself makes.
