@@ -41,6 +41,7 @@ pub struct ServiceBoard {
     current: watch::Receiver<Arc<Answers>>,
     stale: Arc<Answers>,
     fresh: Arc<Freshness>,
+    looks: watch::Receiver<Arc<NodeView>>,
 }
 
 /// A verdict, and how each protocol says it.
@@ -148,6 +149,7 @@ impl Board {
                 current,
                 stale: Arc::new(stale),
                 fresh: Arc::clone(&fresh),
+                looks: node.clone(),
             });
         }
         let default =
@@ -198,27 +200,27 @@ impl ServiceBoard {
     /// The answers that hold now.
     #[must_use]
     pub fn answers(&self) -> Arc<Answers> {
-        if self.fresh.is_over(self.clock.now()) {
+        let current = self.current.borrow();
+        // What the judge itself says of being stale says more.
+        if self.fresh.is_over(self.clock.now()) && !current.verdict.is_stale() {
             Arc::clone(&self.stale)
         } else {
-            Arc::clone(&self.current.borrow())
+            Arc::clone(&current)
         }
     }
 
-    /// Something that tells two answers apart: the verdict's sequence, or that it is stale.
+    /// Something that tells two answers apart: the verdict's sequence, which is zero for the word of a
+    /// stuck judge.
     #[must_use]
     pub fn tag(&self) -> u64 {
-        if self.fresh.is_over(self.clock.now()) {
-            u64::MAX
-        } else {
-            self.current.borrow().verdict.seq
-        }
+        self.answers().verdict.seq
     }
 
     /// Ends when the answer is another one than that of `tag`, be it by time alone.
     pub async fn changed(&self, tag: u64) {
-        let mut changes = self.current.clone();
+        let (mut changes, mut looks) = (self.current.clone(), self.looks.clone());
         changes.mark_unchanged();
+        looks.mark_unchanged();
         while self.tag() == tag {
             let going_stale = async {
                 match self.fresh.until().filter(|until| *until >= self.clock.now()) {
@@ -230,6 +232,8 @@ impl ServiceBoard {
             };
             tokio::select! {
                 moved = changes.changed() => if moved.is_err() { return },
+                // A look may make the last verdict fresh again without changing it.
+                looked = looks.changed() => if looked.is_err() { return },
                 () = going_stale => {}
             }
         }

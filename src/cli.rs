@@ -55,8 +55,8 @@ pub struct ConfigArgs {
     /// The configuration file; none is read unless named.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "HCF_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Short for `-c /etc/hcf/NAME.yaml`.
-    #[arg(short = 'i', long, value_name = "NAME", conflicts_with = "config")]
+    /// Short for `-c /etc/hcf/NAME.yaml`, and beats it.
+    #[arg(short = 'i', long, value_name = "NAME")]
     pub instance: Option<String>,
     /// The node's directory, as `node.dir`.
     #[arg(long, value_name = "DIR", env = "HCF_NODE_DIR")]
@@ -72,7 +72,6 @@ impl ConfigArgs {
     pub fn sources(&self) -> Sources {
         let instance = self.instance.as_ref().map(|name| format!("/etc/hcf/{name}.yaml").into());
         Sources {
-            // A named instance beats HCF_CONFIG, which clap cannot tell from -c.
             file: instance.or_else(|| self.config.clone()),
             node_dir: self.node_dir.clone(),
             node: self.node.clone(),

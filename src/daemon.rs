@@ -57,15 +57,24 @@ pub async fn run(config: &Config) -> Result<()> {
     for (gate, port) in &gates {
         say(&format!("listening gate/{} {}", gate.name, port.address));
     }
+    let room = room(sockets.len() + gates.len());
     let hall =
         |name: &str| Hall { name: name.into(), clock, stop: stop.clone(), tasks: tasks.clone() };
-    for (name, listener, _) in sockets {
-        parts.spawn(serve(name, listener, hall(name), Arc::clone(&board)));
-    }
+    let mut shown = Vec::new();
     for (gate, port) in gates {
         let hall = hall(&format!("gate/{}", gate.name));
-        let gate = Gate::new(gate, Arc::clone(&board), config.node.target.clone());
-        parts.spawn(Arc::new(gate).run(port, hall));
+        let target = config.node.target.clone();
+        let gate = Arc::new(Gate::new(gate, Arc::clone(&board), target, stop.clone()));
+        shown.push((port.address.clone(), Arc::clone(&gate)));
+        parts.spawn(gate.run(port, hall));
+    }
+    for (name, listener, _) in sockets {
+        let site: Option<Arc<dyn Site>> = match name {
+            "agent" => None,
+            "health" => Some(Arc::new(HealthSite { board: Arc::clone(&board) })),
+            _ => Some(Arc::new(StatusSite::new(Arc::clone(&board), shown.clone()))),
+        };
+        parts.spawn(serve(listener, hall(name), room, Arc::clone(&board), site));
     }
     let (looks, seen) = mpsc::channel(1);
     parts.spawn(judge.run(seen, orders, stop.clone()));
@@ -84,7 +93,7 @@ pub async fn run(config: &Config) -> Result<()> {
         ended = parts.join_next() => bail!("a part of the sidecar ended by itself: {ended:?}"),
     }
     tokio::select! {
-        () = wind_down(config.shutdown, &order, &stop, &tasks) => {}
+        () = wind_down(config.shutdown, &order, &stop, &tasks, &mut parts) => {}
         () = signals.stop() => info!("A second signal; stopping at once."),
     }
     Ok(())
@@ -120,27 +129,37 @@ fn bind_gates(config: &Config) -> Result<Vec<(config::Gate, Port)>> {
     Ok(gates)
 }
 
-/// Serves one of the listeners that answer questions.
-async fn serve(name: &'static str, listener: Listener, hall: Hall, board: Arc<Board>) {
-    if name == "agent" {
+/// How many connections each of so many listeners may have, so that together they leave enough
+/// descriptors to look at the node by.
+fn room(listeners: usize) -> usize {
+    const RESERVE: u64 = 64;
+    let limit = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1024, |(soft, _)| soft);
+    let room = usize::try_from(limit.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
+    (room / listeners.max(1)).max(8)
+}
+
+/// Serves one of the listeners that answer questions: an HTTP one with its site, or the agent.
+async fn serve(
+    listener: Listener,
+    hall: Hall,
+    room: usize,
+    board: Arc<Board>,
+    site: Option<Arc<dyn Site>>,
+) {
+    if let Some(site) = site {
+        let seats = Seats::new(HTTP_CONNECTIONS.min(room));
+        accept::serve(listener, hall, seats, |stream, _, seat| {
+            http::serve(stream, seat, Arc::clone(&site))
+        })
+        .await;
+    } else {
         let agent = Arc::new(Agent::new(board));
-        let seats = Seats::new(AGENT_CONNECTIONS);
+        let seats = Seats::new(AGENT_CONNECTIONS.min(room));
         accept::serve(listener, hall, seats, |stream, peer, seat| {
             Arc::clone(&agent).serve(stream, peer, seat)
         })
         .await;
-        return;
     }
-    let site: Arc<dyn Site> = if name == "health" {
-        Arc::new(HealthSite { board })
-    } else {
-        Arc::new(StatusSite::new(board))
-    };
-    let seats = Seats::new(HTTP_CONNECTIONS);
-    accept::serve(listener, hall, seats, |stream, _, seat| {
-        http::serve(stream, seat, Arc::clone(&site))
-    })
-    .await;
 }
 
 fn poller(
@@ -162,6 +181,7 @@ async fn wind_down(
     order: &watch::Sender<Option<Order>>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
+    parts: &mut JoinSet<()>,
 ) {
     let word = match shutdown.say {
         Say::Drain => Some(Order::ShutdownDrain),
@@ -175,7 +195,12 @@ async fn wind_down(
     }
     stop.cancel();
     tasks.close();
-    if timeout(shutdown.timeout, tasks.wait()).await.is_err() {
+    let ended = async {
+        // With the listeners go the files of their sockets.
+        while parts.join_next().await.is_some() {}
+        tasks.wait().await;
+    };
+    if timeout(shutdown.timeout, ended).await.is_err() {
         warn!(connections = tasks.len(), "Stopped with connections still open.");
     }
 }

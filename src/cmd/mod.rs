@@ -104,7 +104,7 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Reads a configuration, and passes its warnings on.
+/// Reads a configuration.
 fn load(sources: &Sources) -> Result<Config, Failure> {
     Ok(Config::load(sources)?)
 }

@@ -15,14 +15,13 @@ use crate::tahoe::Prober;
 
 pub(super) fn run(args: &cli::Probe) -> Result<u8, Failure> {
     let config = load(&args.config.sources())?;
-    let clock = runtime()?.block_on(async {
+    let (clock, look) = runtime()?.block_on(async {
         let clock = Clock::start();
         let node = &config.node;
         let (target, dir) = (node.target.clone(), node.dir.as_ref());
         let mut prober = Prober::new(target, dir, node.overridden, node.timeout, clock);
         (clock, prober.look().await)
     });
-    let (clock, look) = clock;
     let answer = judge(&config, clock, &look);
     let (report, value) = Report::read(answer, args.service.as_deref())?;
     print(&if args.json { format!("{value:#}\n") } else { report.table() })?;

@@ -12,6 +12,11 @@ pub(super) fn run(args: &cli::Run) -> Result<u8, Failure> {
     for warning in &config.warnings {
         warn!("{warning}.");
     }
+    // Listeners have room for more connections than the usual soft limit; the hard one is the
+    // administrator's word.
+    if let Err(e) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!("Cannot raise the limit of open files: {e}.");
+    }
     // Answers are prepared and looks are rare, so two threads are enough: one may be reading a
     // large page while the other answers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -19,8 +24,9 @@ pub(super) fn run(args: &cli::Run) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|e| anyhow::Error::from(e).context("cannot start the runtime"))?;
-    runtime.block_on(daemon::run(&config))?;
+    let done = runtime.block_on(daemon::run(&config));
     // A thread that still waits for a name or a file must not delay the end.
     runtime.shutdown_background();
+    done?;
     Ok(exit::OK)
 }

@@ -54,6 +54,14 @@ struct Place {
 
 impl Place {
     fn of(config: &Config) -> Result<Self, String> {
+        if config.node.target.trust.is_some() {
+            return Err(
+                "the node speaks TLS, and a fragment for that depends on how the balancer is to \
+                        know it; take one for a plain node and add the balancer's own TLS settings \
+                        to the server, not to its checks: those go to hcf, which speaks plainly"
+                    .to_owned(),
+            );
+        }
         let node = match &config.node.target.endpoint {
             Endpoint::Tcp { host, port } => (host.clone(), *port),
             Endpoint::Unix(_) | Endpoint::Published(_) => {
@@ -148,6 +156,13 @@ fn envoy(config: &Config) -> Result<String, String> {
     let place = Place::of(config)?;
     let (node, node_port) = &place.node;
     let (host, port) = tcp(&config.listen.health, "listen.health", node)?;
+    // Envoy looks up no names for a check's address.
+    let host = if host == "localhost" { "127.0.0.1".to_owned() } else { host };
+    if host != *node && host.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!(
+            "Envoy needs an address for its checks, and listen.health is `{host}`"
+        ));
+    }
     let elsewhere = if host == *node {
         String::new()
     } else {
@@ -156,7 +171,8 @@ fn envoy(config: &Config) -> Result<String, String> {
     // A name must be looked up; an address must not.
     let kind = if node.parse::<std::net::IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let mut out = String::from(
-        "# For static_resources.clusters of Envoy 1.36 and later. Add an endpoint for each further node.\n\
+        "# For static_resources.clusters of Envoy 1.36 and later, indented as that list is. Add an endpoint\n\
+         # for each further node.\n\
          # In the routes set `timeout: 0s`: the default cuts downloads after 15 s.\n",
     );
     for Service { name, .. } in &config.services {

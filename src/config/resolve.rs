@@ -17,7 +17,7 @@ use super::{
     file,
 };
 use crate::health::{self, Criterion, Else, Floor, Rule, Rules, Weight};
-use crate::tahoe::{DEFAULT_SHARES, Endpoint, NodeDir, Shares, Target, Trust};
+use crate::tahoe::{DEFAULT_SHARES, NodeDir, Shares, Target, Trust};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:3456";
 const DAY: Duration = Duration::from_hours(24);
@@ -179,7 +179,8 @@ impl Resolver<'_> {
             self.problems
                 .add("node.url", "an https node needs an hcf built with its feature `tls`");
         }
-        if !matches!(target.endpoint, Endpoint::Published(_)) {
+        // Written out, a URL would beat what the directory says later.
+        if from_dir.is_none() {
             self.effective.node.url = Some(target.to_string());
         }
         Some(Node { overridden: from_dir.is_none(), target, dir, every, timeout })
@@ -394,6 +395,7 @@ impl Resolver<'_> {
             self.span(&format!("{key}.ramp"), file.ramp, Span(base.ramp), Duration::ZERO..=DAY);
         shown.degraded_weight = Some(Whole(degraded));
         shown.damping = file.damping.as_ref().map(|_| show_damping(damping));
+        shown.ramp = file.ramp.map(|_| Span(ramp));
         self.effective.services.insert(name.to_owned(), OrOff::On(shown));
         Service {
             name: name.into(),
@@ -429,10 +431,18 @@ impl Resolver<'_> {
             shown.introducers = Some(OrOff::On(filled));
         }
         if let Some(blessed) = section(file.blessed.as_ref(), false) {
-            criteria.extend(self.blessed(&key, &blessed));
+            let found = self.blessed(&key, &blessed);
+            if let Some(Criterion { rule: Rule::Blessed { min, .. }, otherwise }) = &found {
+                let (min, otherwise) = (Some(Whole(min.get() as u64)), Some(*otherwise));
+                shown.blessed = Some(OrOff::On(Blessed { min, otherwise, ..blessed }));
+            }
+            criteria.extend(found);
         }
         if let Some(latency) = section(file.latency.as_ref(), false) {
-            criteria.extend(self.latency(&key, &latency));
+            let found = self.latency(&key, &latency);
+            let otherwise = found.as_ref().map(|found| found.otherwise);
+            shown.latency = Some(OrOff::On(Latency { otherwise, ..latency }));
+            criteria.extend(found);
         }
         criteria
     }

@@ -178,7 +178,7 @@ impl Criterion {
                 format!("{usable} storage servers usable, {needed} needed")
             }
             None => format!("{usable} of {needed} storage servers usable"),
-            Some(key) => format!("{usable} of {needed} (default; set node.dir or {key})"),
+            Some(key) => format!("{usable} of {needed} usable (default; set node.dir or {key})"),
         };
         for (lack, count) in lacking {
             let _ = write!(text, ", {count} {}", lack.as_str());
@@ -328,7 +328,7 @@ mod tests {
         let finding = find(Rule::Servers { min, min_space: 1, silence: None }, &Facts::default());
         assert_eq!(
             finding.text,
-            "0 of 7 (default; set node.dir or services.write.criteria.servers.min)"
+            "0 of 7 usable (default; set node.dir or services.write.criteria.servers.min)"
         );
     }
 

@@ -23,6 +23,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, from best to worst.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Degraded, Self::Drain, Self::Down];
+
     /// Whether a balancer may send new work.
     #[must_use]
     pub const fn is_up(self) -> bool {
@@ -46,10 +49,8 @@ pub struct Damping {
 pub struct Damper {
     damping: Damping,
     level: Level,
-    /// Good looks in a row that wanted better than `level`.
-    good: u32,
-    /// The worst level that one of them wanted.
-    good_for: Level,
+    /// For each level, the good looks in a row that wanted it or better.
+    runs: [u32; Level::ALL.len()],
     /// Doubtful failures in a row.
     doubts: u32,
     /// When the service last flipped back up.
@@ -61,7 +62,7 @@ pub struct Damper {
 pub enum Effect {
     /// The look's own wish is the level now.
     Applied,
-    /// The service got better; the worst of the good looks decides how much.
+    /// The service got better, as far as each of the last `rise` looks allows.
     Rose,
     /// Not yet: the level stands for its old reasons.
     Waiting,
@@ -71,7 +72,7 @@ impl Damper {
     /// A damper that starts down.
     #[must_use]
     pub const fn new(damping: Damping) -> Self {
-        Self { damping, level: Level::Down, good: 0, good_for: Level::Full, doubts: 0, rose: None }
+        Self { damping, level: Level::Down, runs: [0; Level::ALL.len()], doubts: 0, rose: None }
     }
 
     /// The level now.
@@ -82,8 +83,9 @@ impl Damper {
 
     /// The good looks in a row that asked for better than the level, and how many it takes.
     #[must_use]
-    pub const fn progress(&self) -> (u32, u32) {
-        (self.good, self.damping.rise.get())
+    pub fn progress(&self) -> (u32, u32) {
+        let better = Level::ALL.iter().zip(self.runs).filter(|(level, _)| **level < self.level);
+        (better.map(|(_, run)| run).max().unwrap_or(0), self.damping.rise.get())
     }
 
     /// When the service last flipped back up.
@@ -95,31 +97,33 @@ impl Damper {
     /// Takes a good look into account, whose criteria want `wanted`.
     pub fn good(&mut self, now: Moment, wanted: Level) -> Effect {
         self.doubts = 0;
+        for (level, run) in Level::ALL.iter().zip(&mut self.runs) {
+            *run = if wanted <= *level { run.saturating_add(1) } else { 0 };
+        }
         if wanted >= self.level {
             self.level = wanted;
-            self.good = 0;
             return Effect::Applied;
         }
-        self.good_for = if self.good == 0 { wanted } else { self.good_for.max(wanted) };
-        self.good = self.good.saturating_add(1);
-        let flips_up = !self.level.is_up() && self.good_for.is_up();
+        let rise = self.damping.rise.get();
+        let mut earned = Level::ALL.iter().zip(self.runs).filter(|(_, run)| *run >= rise);
+        let Some((&level, _)) = earned.next().filter(|(level, _)| **level < self.level) else {
+            return Effect::Waiting;
+        };
+        let flips_up = !self.level.is_up() && level.is_up();
         let held = self.rose.is_some_and(|rose| now.since(rose) < self.damping.hold);
-        if self.good < self.damping.rise.get() || (flips_up && held) {
+        if flips_up && held {
             return Effect::Waiting;
         }
-        self.level = self.good_for;
+        self.level = level;
         if flips_up {
             self.rose = Some(now);
         }
-        // The look that lifted the level may itself want better still.
-        self.good = u32::from(wanted < self.level);
-        self.good_for = wanted;
         Effect::Rose
     }
 
     /// Takes a doubtful failure into account.
     pub fn doubtful(&mut self) -> Effect {
-        self.good = 0;
+        self.runs = [0; Level::ALL.len()];
         self.doubts = self.doubts.saturating_add(1);
         if self.doubts < self.damping.fall.get() {
             return Effect::Waiting;
@@ -130,7 +134,7 @@ impl Damper {
 
     /// Takes the service down at once.
     pub fn certain(&mut self) -> Effect {
-        self.good = 0;
+        self.runs = [0; Level::ALL.len()];
         self.level = Level::Down;
         Effect::Applied
     }

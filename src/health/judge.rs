@@ -40,8 +40,8 @@ pub struct ServiceJudge {
     rules: Rules,
     damper: Damper,
     cause: Cause,
-    /// What the worst look of the present rise found; the reasons when it lifts the level.
-    rising: Vec<Finding>,
+    /// For each level, what the last look that wanted it found: the reasons when it is reached.
+    found: [Vec<Finding>; Level::ALL.len()],
     findings: Vec<Finding>,
     latency: Option<Duration>,
     finished: Option<Moment>,
@@ -80,7 +80,7 @@ impl ServiceJudge {
             rules,
             damper,
             cause: Cause::Starting,
-            rising: Vec::new(),
+            found: [const { Vec::new() }; Level::ALL.len()],
             findings: Vec::new(),
             latency: None,
             finished: None,
@@ -103,8 +103,9 @@ impl ServiceJudge {
             Err(failure) => {
                 let certain = failure.kind.is_certain();
                 let effect = if certain { self.damper.certain() } else { self.damper.doubtful() };
-                // At the start nothing is known yet, so even a doubtful failure says more.
-                if effect == Effect::Applied || matches!(self.cause, Cause::Starting) {
+                // Where nothing is known, even a doubtful failure says more.
+                let blind = matches!(self.cause, Cause::Starting | Cause::Stale);
+                if effect == Effect::Applied || blind {
                     self.cause = Cause::Probe(failure.kind.code(), failure.text.clone());
                 }
             }
@@ -118,17 +119,17 @@ impl ServiceJudge {
         self.findings =
             self.rules.criteria.iter().map(|criterion| criterion.judge(facts, latency)).collect();
         let wanted = level(&self.findings);
-        let worst_so_far = self.damper.progress().0 == 0 || wanted >= level(&self.rising);
-        match self.damper.good(look.finished, wanted) {
-            Effect::Applied => self.cause = Cause::Criteria(self.findings.clone()),
-            Effect::Rose => {
-                let decided = if worst_so_far { &self.findings } else { &self.rising };
-                self.cause = Cause::Criteria(decided.clone());
-                self.rising.clone_from(&self.findings);
+        for (level, found) in Level::ALL.iter().zip(&mut self.found) {
+            if *level == wanted {
+                found.clone_from(&self.findings);
             }
-            Effect::Waiting if worst_so_far => self.rising.clone_from(&self.findings),
-            Effect::Waiting => {}
         }
+        if self.damper.good(look.finished, wanted) == Effect::Waiting {
+            return;
+        }
+        let reached = self.damper.level();
+        let found = Level::ALL.iter().zip(&self.found).find(|(level, _)| **level == reached);
+        self.cause = Cause::Criteria(found.map(|(_, found)| found.clone()).unwrap_or_default());
     }
 
     /// Whether the last look finished too long before `now` to count.

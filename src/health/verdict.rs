@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use super::{Finding, Moment, Reason};
+use super::{Code, Finding, Moment, Reason};
 
 /// What a balancer should do with the node, for one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -69,6 +69,14 @@ impl Weight {
     pub fn share_of(self, full: NonZeroU32) -> NonZeroU32 {
         let share = (u64::from(full.get()) * u64::from(self.0)).div_ceil(100);
         u32::try_from(share).ok().and_then(NonZeroU32::new).unwrap_or(full)
+    }
+}
+
+impl Verdict {
+    /// Whether it says that nobody has looked for too long.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.reasons.first().is_some_and(|reason| reason.code == Code::Stale)
     }
 }
 

@@ -63,15 +63,24 @@ impl Agent {
     /// Serves one connection.
     pub async fn serve(self: Arc<Self>, mut stream: Stream, peer: Peer, seat: Seat) {
         let mut buffer = Vec::with_capacity(QUESTION_LIMIT);
-        let (answer, clean) = match read_question(&mut stream, &mut buffer).await {
+        seat.reading();
+        let asked = tokio::select! {
+            asked = read_question(&mut stream, &mut buffer) => asked,
+            () = seat.leave() => return,
+        };
+        let (answer, clean) = match asked {
             Asked::Line(clean) => {
+                seat.busy();
                 let line = String::from_utf8_lossy(first_line(&buffer));
                 match self.answer(&line, &mut stream, peer, &seat).await {
                     Some(answer) => (answer, clean),
                     None => return,
                 }
             }
-            Asked::Http => (self.http(&mut stream, &mut buffer).await, false),
+            Asked::Http => tokio::select! {
+                answer = self.http(&mut stream, &mut buffer) => (answer, false),
+                () = seat.leave() => return,
+            },
             Asked::TooLong => (AgentLine::refusal("question too long").line, false),
             Asked::Gone => return,
         };
@@ -132,10 +141,19 @@ impl Agent {
         let clock = self.board.clock;
         let tag = service.tag();
         let Some(waiting) = self.holds.wait(&key, tag, clock.now()) else { return Some(()) };
+        // Where the listener is full, the one that was held longest is answered to make room.
+        seat.idle();
         let hang_up = async {
-            // Whatever more is sent says nothing, but the end of it says that nobody waits.
-            let mut sink = [0; 64];
-            while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+            // Whatever more is sent says nothing, but the end of it says that nobody waits; and who
+            // sends more than a question is no balancer.
+            let mut sink = [0; QUESTION_LIMIT];
+            let mut more = 0;
+            while more < QUESTION_LIMIT {
+                match stream.read(&mut sink).await {
+                    Ok(n @ 1..) => more += n,
+                    _ => break,
+                }
+            }
         };
         tokio::select! {
             () = service.changed(tag) => {}
@@ -143,6 +161,7 @@ impl Agent {
             () = seat.leave() => {}
             () = hang_up => return None,
         }
+        seat.busy();
         waiting.answered(service.tag(), clock.now());
         Some(())
     }
@@ -199,7 +218,6 @@ async fn read_question(stream: &mut Stream, buffer: &mut Vec<u8>) -> Asked {
     loop {
         let quiet = (Instant::now() + QUIET).min(deadline);
         match timeout_at(quiet, stream.read_buf(buffer)).await {
-            Ok(Ok(0)) if buffer.is_empty() => return Asked::Line(true),
             Ok(Ok(0)) => return Asked::Line(true),
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Asked::Gone,

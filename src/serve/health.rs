@@ -40,7 +40,7 @@ impl Found {
         }
         let drain_404 = query.split('&').any(|pair| pair == "drain=404");
         let nothing = Self::Nothing(if drain_404 { 503 } else { 404 });
-        let Some(rest) = path.strip_prefix("/health") else { return Self::Nothing(404) };
+        let Some(rest) = path.strip_prefix("/health") else { return nothing };
         let mut parts = rest.split('/').skip(1);
         let name = parts.next().unwrap_or_default();
         if !rest.is_empty() && (name.is_empty() || !rest.starts_with('/')) {

@@ -126,6 +126,7 @@ pub async fn serve(mut stream: Stream, seat: Seat, site: Arc<dyn Site>) {
         }
         buffer.drain(..header);
         // A long answer's room is not kept for the next one.
+        out.clear();
         out.shrink_to(HEADER_LIMIT);
     }
 }
@@ -156,10 +157,14 @@ async fn read_header(stream: &mut Stream, seat: &Seat, buffer: &mut Vec<u8>) -> 
         buffer.reserve(1024);
         let read = tokio::select! {
             read = timeout_at(until, stream.read_buf(buffer)) => read,
-            () = seat.leave(), if deadline.is_none() => return Header::Gone,
+            () = seat.leave() => return Header::Gone,
         };
         match read {
-            Ok(Ok(1..)) => deadline = deadline.or_else(|| Some(Instant::now() + HEADER_TIME)),
+            Ok(Ok(1..)) if deadline.is_some() => {}
+            Ok(Ok(1..)) => {
+                seat.reading();
+                deadline = Some(Instant::now() + HEADER_TIME);
+            }
             _ => return Header::Gone,
         }
     }
@@ -168,12 +173,13 @@ async fn read_header(stream: &mut Stream, seat: &Seat, buffer: &mut Vec<u8>) -> 
 /// Where the first header in `buffer` ends, its empty line included.
 pub(super) fn header_end(buffer: &[u8]) -> Option<usize> {
     let within = buffer.get(..buffer.len().min(HEADER_LIMIT)).unwrap_or_default();
-    let crlf = within.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
-    let lf = within.windows(2).position(|w| w == b"\n\n").map(|at| at + 2);
-    match (crlf, lf) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
+    // Lines may end in LF alone, also in the same header in which others do not.
+    let mut ends = within.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
+    ends.find_map(|line| match within.get(line..) {
+        Some([b'\n', ..]) => Some(line + 1),
+        Some([b'\r', b'\n', ..]) => Some(line + 2),
+        _ => None,
+    })
 }
 
 /// A request, as far as it matters here.
@@ -204,17 +210,19 @@ impl<'a> Request<'a> {
         };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let http_1_1 = request.version == Some(1);
-        let value = |name: &str| {
-            let header = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
-            header.map(|h| h.value)
+        // A header may stand more than once, and each counts.
+        let values = |name: &'static str| {
+            let named = request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
+            named.map(|header| header.value)
         };
         let says = |word: &[u8]| {
-            let tokens = value("connection").unwrap_or_default().split(|b| *b == b',');
-            tokens.into_iter().any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
+            values("connection")
+                .flat_map(|value| value.split(|b| *b == b','))
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
         };
         // A body is not read, so what follows it cannot be told apart from it.
-        let body = value("transfer-encoding").is_some()
-            || value("content-length").is_some_and(|length| length.trim_ascii() != b"0");
+        let body = values("transfer-encoding").next().is_some()
+            || values("content-length").any(|length| length.trim_ascii() != b"0");
         let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
         Some(Self { method: request.method?, path, query, keep })
     }
@@ -322,6 +330,8 @@ mod tests {
             ("GET / HTTP/1.0\r\n\r\n", false),
             ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n", false),
             ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ] {
@@ -335,6 +345,7 @@ mod tests {
     fn a_header_ends_at_its_empty_line() {
         assert_eq!(header_end(b"GET / HTTP/1.1\r\n\r\nmore"), Some(18));
         assert_eq!(header_end(b"GET / HTTP/1.1\n\nmore"), Some(16));
+        assert_eq!(header_end(b"GET / HTTP/1.1\n\r\nmore"), Some(17));
         assert_eq!(header_end(b"GET / HTTP/1.1\r\n"), None);
         let late = [&[b'x'; HEADER_LIMIT][..], b"\r\n\r\n"].concat();
         assert_eq!(header_end(&late), None);

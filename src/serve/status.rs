@@ -3,26 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::HealthSite;
+use super::gate::Gate;
 use super::http::{Reply, Site};
 use crate::board::Board;
+use crate::config::{Address, WhenBad};
 use crate::health::{Finding, Reason, State, Weight};
 
 /// Answers operators.
 #[derive(Debug)]
 pub struct StatusSite {
     health: HealthSite,
+    gates: Vec<(Address, Arc<Gate>)>,
 }
 
 impl StatusSite {
-    /// A site that shows this board.
+    /// A site that shows this board, and these gates with the addresses that they have.
     #[must_use]
-    pub fn new(board: Arc<Board>) -> Self {
-        Self { health: HealthSite { board } }
+    pub const fn new(board: Arc<Board>, gates: Vec<(Address, Arc<Gate>)>) -> Self {
+        Self { health: HealthSite { board }, gates }
     }
 }
 
@@ -30,7 +34,7 @@ impl Site for StatusSite {
     fn get(&self, path: &str, query: &str) -> Reply {
         match path {
             "/v1/status" => {
-                let status = Status::of(&self.health.board);
+                let status = Status::of(&self.health.board, &self.gates);
                 let body = serde_json::to_vec_pretty(&status).unwrap_or_default();
                 Reply::new(200, "application/json", &[], body)
             }
@@ -52,6 +56,36 @@ struct Status {
     ready: bool,
     node: NodeStatus,
     services: BTreeMap<String, ServiceStatus>,
+    gates: Vec<GateStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct GateStatus {
+    name: String,
+    address: String,
+    service: String,
+    when_bad: WhenBad,
+    /// Whether the port listens.
+    open: bool,
+    connections: usize,
+    accepted: u64,
+    refused: u64,
+}
+
+impl GateStatus {
+    fn of(address: &Address, gate: &Gate) -> Self {
+        let view = &gate.view;
+        Self {
+            name: gate.config.name.to_string(),
+            address: address.to_string(),
+            service: gate.config.service.to_string(),
+            when_bad: gate.config.when_bad,
+            open: view.open.load(Ordering::Relaxed),
+            connections: view.connections.load(Ordering::Relaxed),
+            accepted: view.accepted.load(Ordering::Relaxed),
+            refused: view.refused.load(Ordering::Relaxed),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +122,7 @@ struct ServiceStatus {
 }
 
 impl Status {
-    fn of(board: &Board) -> Self {
+    fn of(board: &Board, gates: &[(Address, Arc<Gate>)]) -> Self {
         let clock = board.clock;
         let now = clock.now();
         let view = Arc::clone(&board.node.borrow());
@@ -128,6 +162,7 @@ impl Status {
             ready: board.is_ready(),
             node,
             services: services.collect(),
+            gates: gates.iter().map(|(address, gate)| GateStatus::of(address, gate)).collect(),
         }
     }
 }

@@ -59,7 +59,10 @@ impl AgentLine {
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim_end();
         let (words, reason) = match line.split_once(" #") {
-            Some((words, reason)) if self.explained => (words, format!("{reason}; {remark}")),
+            Some((words, reason)) if self.explained => {
+                let room = REASON.saturating_sub(remark.len() + 2);
+                (words, format!("{}; {remark}", printable(reason, room)))
+            }
             _ => (line, remark.to_owned()),
         };
         Self::new(words, Some(&reason), "").line
@@ -295,6 +298,10 @@ mod tests {
         let down = verdict(State::Down, false, 100, &[(Code::Stale, Else::Down)]);
         let line = Words::of("x", &down, None).owning.remark("ignored option: x");
         assert_eq!(&line[..], b"down ready 100% #stale: so it is; ignored option: x\n");
+        let mut down = down;
+        down.reasons[0].text = "so it is ".repeat(50);
+        let line = Words::of("x", &down, None).owning.remark("ignored option: x");
+        assert!(line.ends_with(b"; ignored option: x\n") && line.len() < 120, "{line:?}");
     }
 
     #[test]

@@ -104,8 +104,12 @@ impl NodeDir {
             happy: count(&ini, "client", "shares.happy")?.unwrap_or(Shares::DEFAULT.happy),
             total: count(&ini, "client", "shares.total")?.unwrap_or(Shares::DEFAULT.total),
         };
-        let keepalive = count(&ini, "node", "timeout.keepalive")?
-            .map_or(KEEPALIVE, |secs| Duration::from_secs(secs.get().into()));
+        let keepalive = match ini.get("node", "timeout.keepalive").as_deref().map(str::trim) {
+            // Tahoe-LAFS takes a zero; what follows is foolscap's own.
+            Some("0") => KEEPALIVE,
+            _ => count(&ini, "node", "timeout.keepalive")?
+                .map_or(KEEPALIVE, |secs| Duration::from_secs(secs.get().into())),
+        };
         let web = match ini.get("node", "web.port").as_deref().map(str::trim) {
             None | Some("") => {
                 Err("web.port is not set, so the node serves no web page".to_owned())

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::either::Either;
 
+use super::files::aside;
 use super::{Endpoint, Target};
 use crate::health::{FailureKind, ProbeFailure};
 
@@ -31,7 +32,7 @@ pub(super) const PAGE_LIMIT: usize = 8 << 20;
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     host: String,
-    heard: Arc<AtomicBool>,
+    heard: Arc<AtomicUsize>,
     /// Drives the connection; ends with it.
     _driver: JoinSet<()>,
 }
@@ -52,7 +53,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 impl Connection {
     /// Connects to the node.
     pub(super) async fn open(target: &Target) -> Result<Self, ProbeFailure> {
-        let endpoint = published(&target.endpoint)?;
+        let endpoint = published(&target.endpoint).await?;
         let stream = connect(&endpoint).await.map_err(|e| connect_failure(&e))?;
         let stream: Box<dyn Stream> = Box::new(stream);
         let host = match endpoint {
@@ -60,8 +61,8 @@ impl Connection {
             Endpoint::Unix(_) | Endpoint::Published(_) => "localhost".to_owned(),
         };
         let stream = secured(stream, &host, target).await?;
-        let heard = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Listening { stream, heard: Arc::clone(&heard) });
+        let heard = Arc::new(AtomicUsize::new(0));
+        let io = TokioIo::new(Listening { stream, heard: Arc::clone(&heard), unbroken: 0 });
         let (sender, driver) = handshake(io).await.map_err(|e| broken(&e))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -79,9 +80,10 @@ impl Connection {
 
     /// Fetches a page.
     pub(super) async fn get(&mut self, path: &'static str) -> Result<Bytes, Failed> {
-        self.heard.store(false, Ordering::Relaxed);
+        self.heard.store(0, Ordering::Relaxed);
         let result = self.exchange(path).await;
-        result.map_err(|failure| Failed { failure, unheard: !self.heard.load(Ordering::Relaxed) })
+        result
+            .map_err(|failure| Failed { failure, unheard: self.heard.load(Ordering::Relaxed) == 0 })
     }
 
     async fn exchange(&mut self, path: &'static str) -> Result<Bytes, ProbeFailure> {
@@ -127,8 +129,8 @@ impl Target {
     ///
     /// When the node cannot be reached.
     pub async fn connect(&self) -> io::Result<Either<TcpStream, UnixStream>> {
-        let endpoint =
-            published(&self.endpoint).map_err(|failure| io::Error::other(failure.text))?;
+        let endpoint = published(&self.endpoint).await;
+        let endpoint = endpoint.map_err(|failure| io::Error::other(failure.text))?;
         connect(&endpoint).await
     }
 }
@@ -148,14 +150,16 @@ async fn connect(endpoint: &Endpoint) -> io::Result<Either<TcpStream, UnixStream
 }
 
 /// Looks up the port of a node that chooses one at each start.
-fn published(endpoint: &Endpoint) -> Result<Endpoint, ProbeFailure> {
+async fn published(endpoint: &Endpoint) -> Result<Endpoint, ProbeFailure> {
     let Endpoint::Published(file) = endpoint else { return Ok(endpoint.clone()) };
-    let unknown = |why: String| ProbeFailure::new(FailureKind::Refused, why);
-    let url = std::fs::read_to_string(file).map_err(|e| {
-        unknown(format!("cannot read the node's port from {}: {e}", file.display()))
-    })?;
-    let (endpoint, _) = Target::parse_url(url.trim())
-        .map_err(|e| unknown(format!("{} holds no usable URL: {e}", file.display())))?;
+    let unknown = |why: &str| {
+        let text = format!("cannot tell the node's port from its node.url: {why}");
+        ProbeFailure::new(FailureKind::Refused, text)
+    };
+    let path = file.clone();
+    let read = aside(move || std::fs::read_to_string(path)).await;
+    let url = read.ok_or_else(|| unknown("not read"))?.map_err(|e| unknown(&e.to_string()))?;
+    let (endpoint, _) = Target::parse_url(url.trim()).map_err(|e| unknown(&e))?;
     Ok(endpoint)
 }
 
@@ -190,9 +194,7 @@ fn connect_failure(error: &io::Error) -> ProbeFailure {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
             ProbeFailure::new(FailureKind::Refused, "nobody listens on the node's port")
         }
-        kind => {
-            ProbeFailure::new(FailureKind::Reset, format!("cannot connect to the node: {kind}"))
-        }
+        _ => ProbeFailure::new(FailureKind::Reset, format!("cannot connect to the node: {error}")),
     }
 }
 
@@ -210,11 +212,19 @@ fn broken(error: &hyper::Error) -> ProbeFailure {
     }
 }
 
-/// A stream that notes whether anything was heard.
+/// A stream that counts what was heard for a request, and bounds it: hyper bounds no interim
+/// answers, nor does it let others have a turn while there are more of them.
 struct Listening {
     stream: Box<dyn Stream>,
-    heard: Arc<AtomicBool>,
+    heard: Arc<AtomicUsize>,
+    /// Bytes since others last had a turn.
+    unbroken: usize,
 }
+
+/// The most bytes for one answer, whatever they are.
+const ANSWER_LIMIT: usize = 2 * PAGE_LIMIT;
+/// Others have a turn after so many.
+const TURN: usize = 64 << 10;
 
 impl AsyncRead for Listening {
     fn poll_read(
@@ -222,10 +232,17 @@ impl AsyncRead for Listening {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.unbroken > TURN {
+            self.unbroken = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
+        let new = buf.filled().len() - before;
+        self.unbroken += new;
+        if self.heard.fetch_add(new, Ordering::Relaxed) + new > ANSWER_LIMIT {
+            return Poll::Ready(Err(io::Error::other("too much for one answer")));
         }
         poll
     }

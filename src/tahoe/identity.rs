@@ -32,9 +32,14 @@ impl Identity {
         Self { dir: dir.to_owned(), port }
     }
 
-    /// What the node wrote of its process when it started; changes with each start.
-    pub(super) fn process(&self) -> Option<String> {
-        fs::read_to_string(self.dir.join("running.process")).ok()
+    /// What the node wrote of its process when it started; changes with each start. What cannot be
+    /// read just now is as it was `last`.
+    pub(super) fn process(&self, last: Option<String>) -> Option<String> {
+        match fs::read_to_string(self.dir.join("running.process")) {
+            Ok(process) => Some(process),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => last,
+        }
     }
 
     /// Whether the process that `running` names is stopped (SIGSTOP, job control): it keeps its port
@@ -47,30 +52,34 @@ impl Identity {
 
     /// Proves that what sent this welcome page is the node.
     pub(super) fn prove(&self, page: &[u8]) -> Result<(), ProbeFailure> {
-        let wrong = |text: String| Err(ProbeFailure::new(FailureKind::WrongNode, text));
-        let dir = self.dir.display();
+        let wrong = |text: &str| Err(ProbeFailure::new(FailureKind::WrongNode, text));
         // Where this cannot be told (another user's process, another namespace, an old node) the
         // page decides alone.
         let owns =
-            self.port.zip(self.process()).and_then(|(port, process)| owns_port(&process, port));
+            self.port.zip(self.process(None)).and_then(|(port, process)| owns_port(&process, port));
         if owns == Some(false) {
-            return wrong(format!("the node's port belongs to another process than that of {dir}"));
+            return wrong("the node's port belongs to another process than the node's");
         }
         let tub = match self.line("my_nodeid") {
             Ok(tub) => tub,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return wrong(format!(
-                    "something answers on the node's port, but {dir} has never run"
-                ));
+                return wrong("something answers on the node's port, but the node has never run");
             }
-            Err(e) => return wrong(format!("cannot read the node's identity in {dir}: {e}")),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return wrong("cannot read my_nodeid in the node's directory: permission denied");
+            }
+            // This says something of this machine, and nothing of the node.
+            Err(e) => {
+                let text = format!("cannot read my_nodeid in the node's directory: {e}");
+                return Err(ProbeFailure::new(FailureKind::Reset, text));
+            }
         };
         let key = self.line("node.pubkey").ok();
         match Shown::on(page) {
             Some(shown) if shown.is(&tub, key.as_deref()) => Ok(()),
             // A page of another form says nothing, and the kernel's word is proof enough.
             None if owns == Some(true) => Ok(()),
-            _ => wrong(format!("what answers on the port is not the node in {dir}")),
+            _ => wrong("what answers on the node's port is another node, or no node at all"),
         }
     }
 

@@ -5,6 +5,7 @@ mod ages;
 mod cfg;
 mod client;
 mod endpoint;
+mod files;
 mod identity;
 mod page;
 mod poller;

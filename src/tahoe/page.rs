@@ -5,8 +5,11 @@
 //! a word that is not known counts as not connected.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -40,25 +43,30 @@ impl Reader {
     ) -> Result<Facts, ProbeFailure> {
         let page = Page::split(page)?;
         let introducers: RawIntroducers<'_> = Page::part("introducers", page.introducers)?;
-        let servers: Vec<RawServer<'_>> = Page::part("servers", page.servers)?;
+        let Bounded(servers): Bounded<RawServer<'_>> = Page::part("servers", page.servers)?;
         let mut servers: Vec<Server> =
             servers.iter().map(|server| self.server(server, now, wall)).collect();
         self.ages.end_page();
         servers.sort_by(|a, b| a.id.cmp(&b.id));
-        let connected = introducers.statuses.iter().filter(|s| link(s) == Link::Connected).count();
-        let configured = introducers.statuses.len();
+        // One that is listed twice is still one.
+        servers.dedup_by(|a, b| a.id == b.id);
+        let statuses = introducers.statuses.0;
+        let connected = statuses.iter().filter(|s| link(s) == Link::Connected).count();
+        let configured = statuses.len();
         Ok(Facts { introducers: Introducers { connected, configured }, servers })
     }
 
     fn server(&mut self, raw: &RawServer<'_>, now: Moment, wall: f64) -> Server {
-        let foolscap = raw.connection_status.starts_with("Connected ");
+        let status = raw.connection_status.text().unwrap_or_default();
+        let foolscap = status.starts_with("Connected ");
+        let heard = raw.last_received_data.number();
         Server {
             id: raw.nodeid.as_ref().into(),
-            nickname: raw.nickname.as_deref().unwrap_or_default().into(),
-            link: link(&raw.connection_status),
-            versioned: raw.version.is_some(),
-            space: raw.available_space,
-            silent: raw.last_received_data.map(|at| self.ages.age(&raw.nodeid, at, now, wall)),
+            nickname: raw.nickname.text().unwrap_or_default().into(),
+            link: link(status),
+            versioned: raw.version.text().is_some(),
+            space: raw.available_space.space(),
+            silent: heard.map(|at| self.ages.age(&raw.nodeid, at, now, wall)),
             silence_limit: if foolscap { self.foolscap_silence } else { HTTP_SILENCE },
         }
     }
@@ -105,28 +113,138 @@ impl<'a> Page<'a> {
 #[derive(Deserialize)]
 struct RawIntroducers<'a> {
     #[serde(borrow)]
-    statuses: Vec<Cow<'a, str>>,
+    statuses: Bounded<Cow<'a, str>>,
 }
 
-/// One server. `deserialize_with` makes a field that may be null one that may not be missing.
+/// A list of at most as many as any grid has, so that a small page cannot become a large heap.
+struct Bounded<T>(Vec<T>);
+
+const MOST: usize = 10_000;
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Bounded<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MOST}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bounded<T>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if list.len() == MOST {
+                        return Err(de::Error::invalid_length(MOST + 1, &self));
+                    }
+                    list.push(item);
+                }
+                Ok(Bounded(list))
+            }
+        }
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+/// One server. Every field but the name must be there; one of another type than it should have is
+/// that server's own trouble, since a server's announcement must not take its gateways down.
 #[derive(Deserialize)]
 struct RawServer<'a> {
     #[serde(borrow)]
     nodeid: Cow<'a, str>,
     #[serde(borrow)]
-    connection_status: Cow<'a, str>,
+    connection_status: Loose<'a>,
     #[serde(borrow, default)]
-    nickname: Option<Cow<'a, str>>,
-    #[serde(borrow, deserialize_with = "nullable")]
-    version: Option<Cow<'a, str>>,
-    #[serde(deserialize_with = "nullable")]
-    available_space: Option<u64>,
-    #[serde(deserialize_with = "nullable")]
-    last_received_data: Option<f64>,
+    nickname: Loose<'a>,
+    #[serde(borrow)]
+    version: Loose<'a>,
+    #[serde(borrow)]
+    available_space: Loose<'a>,
+    #[serde(borrow)]
+    last_received_data: Loose<'a>,
 }
 
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
-    Option::deserialize(d)
+/// A value of whatever type.
+#[derive(Default)]
+enum Loose<'a> {
+    #[default]
+    Null,
+    Whole(u64),
+    Number(f64),
+    Text(Cow<'a, str>),
+    Other,
+}
+
+impl Loose<'_> {
+    fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch are far below 2^52")]
+    const fn number(&self) -> Option<f64> {
+        match self {
+            Self::Whole(n) => Some(*n as f64),
+            Self::Number(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// Bytes of space: none said for null, none there for what is no number.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from a float saturates: below zero is zero, beyond is the most"
+    )]
+    const fn space(&self) -> Option<u64> {
+        match self {
+            Self::Null => None,
+            Self::Whole(n) => Some(*n),
+            // A server that cannot tell its space announces 2^64.
+            Self::Number(n) => Some(*n as u64),
+            Self::Text(_) | Self::Other => Some(0),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Loose<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any<'a>(PhantomData<&'a str>);
+        impl<'de: 'a, 'a> Visitor<'de> for Any<'a> {
+            type Value = Loose<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            fn visit_unit<E>(self) -> Result<Loose<'a>, E> {
+                Ok(Loose::Null)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Loose<'a>, E> {
+                Ok(Loose::Other)
+            }
+            fn visit_u64<E>(self, n: u64) -> Result<Loose<'a>, E> {
+                Ok(Loose::Whole(n))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "a negative number, exact or not")]
+            fn visit_i64<E>(self, n: i64) -> Result<Loose<'a>, E> {
+                Ok(Loose::Number(n as f64))
+            }
+            fn visit_f64<E>(self, n: f64) -> Result<Loose<'a>, E> {
+                Ok(Loose::Number(n))
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Loose<'a>, E> {
+                Ok(Loose::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Loose<'a>, E> {
+                Ok(Loose::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Loose<'a>, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Loose::Other)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose<'a>, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Loose::Other)
+            }
+        }
+        deserializer.deserialize_any(Any(PhantomData))
+    }
 }
 
 /// The node's words for a connection, in both protocols, reduced to one of ours.
@@ -199,13 +317,36 @@ mod tests {
             ("\"introducers\"", "\"intruders\""),
             ("\"servers\"", "\"waiters\""),
             ("\"statuses\"", "\"stati\""),
-            ("\"connected\"", "7"),
-            ("\"available_space\": 5", "\"available_space\": \"5\""),
-            ("\"available_space\": 5", "\"available_space\": -5"),
+            ("\"v0-b\"", "7"),
             ("\"later\"", "\"servers\""),
         ] {
             assert_eq!(read(&GOOD.replacen(from, to, 1)), Err(FailureKind::BadShape), "{from}");
         }
+    }
+
+    /// A server announces these itself, so a strange one must not take its gateways down.
+    #[test]
+    fn a_value_of_another_type_is_its_servers_own_trouble() {
+        let b = |from: &str, to: &str| {
+            let page = GOOD.replacen(from, to, 1);
+            assert_ne!(page, GOOD);
+            read(&page).unwrap().servers.remove(1)
+        };
+        let space = "\"available_space\": 5";
+        for (to, usable) in [
+            ("18446744073709551616", true),
+            ("1e12", true),
+            ("-5", false),
+            ("\"5\"", false),
+            ("[5]", false),
+        ] {
+            let server = b(space, &format!("\"available_space\": {to}"));
+            assert_eq!(server.is_usable(1, None), usable, "{to}");
+        }
+        assert_eq!(&*b("\"n\"", "{\"x\": [1]}").nickname, "");
+        assert!(!b("\"tahoe-lafs/1.20.0\"", "7").versioned);
+        assert_eq!(b("999.5", "\"now\"").silent, None);
+        assert_eq!(b("\"connected\"", "true").link, Link::Unrecognised);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Looking at the node, again and again.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cfg::KEEPALIVE;
 use super::client::{Connection, Failed};
+use super::files::aside;
 use super::identity::Identity;
 use super::page::Reader;
 use super::{NodeDir, Target};
@@ -18,19 +20,14 @@ use crate::health::{Facts, FailureKind, Observation, ProbeFailure};
 #[derive(Debug)]
 pub struct Prober {
     target: Target,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
     timeout: Duration,
     clock: Clock,
     reader: Reader,
-    kept: Option<Proven>,
-}
-
-/// A connection to what is known to be the node.
-#[derive(Debug)]
-struct Proven {
-    connection: Connection,
-    /// What the node had written of its process then.
+    /// What the node has written of its process, when it was last looked at.
     process: Option<String>,
+    /// A connection to what is known to be the node, as long as that process runs.
+    kept: Option<Connection>,
 }
 
 const STATUS_PAGE: &str = "/?t=json";
@@ -47,9 +44,17 @@ impl Prober {
         timeout: Duration,
         clock: Clock,
     ) -> Self {
-        let identity = dir.map(|dir| Identity::new(&dir.path, &target, !overridden));
+        let identity = dir.map(|dir| Arc::new(Identity::new(&dir.path, &target, !overridden)));
         let keepalive = dir.map_or(KEEPALIVE, |dir| dir.keepalive);
-        Self { target, identity, timeout, clock, reader: Reader::new(keepalive), kept: None }
+        Self {
+            target,
+            identity,
+            timeout,
+            clock,
+            reader: Reader::new(keepalive),
+            process: None,
+            kept: None,
+        }
     }
 
     /// Looks once. It ends, well or badly, within the timeout.
@@ -73,16 +78,30 @@ impl Prober {
     }
 
     async fn seek(&mut self) -> Result<(Duration, Facts), ProbeFailure> {
-        let process = self.identity.as_ref().and_then(Identity::process);
-        if process.as_deref().is_some_and(Identity::is_frozen) {
-            let text = "the node's process is stopped, so it answers nothing";
-            return Err(ProbeFailure::new(FailureKind::Frozen, text));
-        }
+        let process = match &self.identity {
+            Some(identity) => {
+                let (identity, last) = (Arc::clone(identity), self.process.clone());
+                let read = aside(move || {
+                    let process = identity.process(last);
+                    let frozen = process.as_deref().is_some_and(Identity::is_frozen);
+                    (process, frozen)
+                });
+                let (process, frozen) = read.await.unwrap_or_default();
+                if frozen {
+                    let text = "the node's process is stopped, so it answers nothing";
+                    return Err(ProbeFailure::new(FailureKind::Frozen, text));
+                }
+                process
+            }
+            None => None,
+        };
+        let same_process = process == self.process;
+        self.process = process;
         if let Some(mut kept) = self.kept.take()
-            && kept.connection.is_open()
-            && kept.process == process
+            && kept.is_open()
+            && same_process
         {
-            match self.read_status(&mut kept.connection).await {
+            match self.read_status(&mut kept).await {
                 // The node may have closed the connection just as the request was on its way.
                 Err(Failed { unheard: true, .. }) => {}
                 Err(Failed { failure, .. }) => return Err(failure),
@@ -95,10 +114,12 @@ impl Prober {
         let mut connection = Connection::open(&self.target).await?;
         if let Some(identity) = &self.identity {
             let page = connection.get(WELCOME_PAGE).await.map_err(|failed| failed.failure)?;
-            identity.prove(&page)?;
+            let identity = Arc::clone(identity);
+            let unread = || ProbeFailure::new(FailureKind::Reset, "cannot read the node's files");
+            aside(move || identity.prove(&page)).await.ok_or_else(unread)??;
         }
         let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
-        self.kept = Some(Proven { connection, process });
+        self.kept = Some(connection);
         Ok(seen)
     }
 

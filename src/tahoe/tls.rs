@@ -23,6 +23,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::Trust;
+use super::files::aside;
 use crate::health::{FailureKind, ProbeFailure};
 
 /// Speaks TLS over `stream`; the trust is read anew, since certificates are renewed.
@@ -32,7 +33,10 @@ pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     trust: &Trust,
 ) -> Result<TlsStream<S>, ProbeFailure> {
     let unusable = |why: String| ProbeFailure::new(FailureKind::Reset, why);
-    let config = client_config(trust).map_err(unusable)?;
+    let trust = trust.clone();
+    let config = aside(move || client_config(&trust)).await;
+    let config = config.unwrap_or_else(|| Err("cannot read the certificates".to_owned()));
+    let config = config.map_err(unusable)?;
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| unusable(format!("`{host}` cannot stand in a certificate")))?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| failure(&e))

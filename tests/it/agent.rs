@@ -276,3 +276,59 @@ fn rest(stream: &mut TcpStream) -> String {
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// Out of descriptors, a listener neither dies nor goes deaf: it serves again when there are some.
+#[test]
+fn a_listener_outlives_a_lack_of_descriptors() {
+    let (_node, mut hcf) = start(9);
+    let pid = hcf.process().pid().to_string();
+    let limit = |count: &str| {
+        let done = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={count}")])
+            .status();
+        assert!(done.expect("util-linux has prlimit").success());
+    };
+    limit("40:4096");
+    let idle: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(hcf.health()).unwrap()).collect();
+    wait_until("accept to fail", LONG, || hcf.log().contains("Cannot accept connections"));
+    drop(idle);
+    for _ in 0..100 {
+        assert_eq!(ask(hcf.agent(), "read\n"), "up ready 100%\n");
+    }
+    assert_eq!(hcf.log().matches("Cannot accept connections").count(), 1, "{}", hcf.log());
+}
+
+/// Whoever fills the port with held questions cannot keep others out: the one that was held longest
+/// is answered to make room.
+#[test]
+fn a_port_full_of_held_questions_answers_a_new_asker() {
+    let (_node, hcf) = start(9);
+    let mut open = Vec::new();
+    // Asked once a key is answered, and asked again it is held.
+    for round in 0..8 {
+        for n in 0..600 {
+            let mut stream = TcpStream::connect(hcf.agent()).unwrap();
+            stream.write_all(format!("read hold=60s as=a/{n}\n").as_bytes()).unwrap();
+            if round % 2 == 0 {
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                assert!(stream.read(&mut [0; 64]).unwrap() > 0);
+            }
+            open.push(stream);
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(hcf.agent(), "read\n"), "up ready 100%\n");
+    }
+    drop(open);
+}
+
+#[test]
+fn a_held_question_takes_no_more_than_a_question() {
+    let (_node, hcf) = start(9);
+    let question = "read hold=60s\n";
+    assert_eq!(ask(hcf.agent(), question), "up ready 100%\n");
+    let mut held = held(hcf.agent(), question);
+    wait_until("the connection to end", LONG, || held.write_all(&[b'x'; 1 << 12]).is_err());
+    assert_eq!(ask(hcf.agent(), "read\n"), "up ready 100%\n");
+}

@@ -19,9 +19,9 @@ fn probe_says_what_it_sees_by_table_json_and_exit_code() {
     assert_eq!(run.exit, 1, "write is not up: {run:?}");
     for line in [
         "read: up, weight 100",
-        "  servers       pass     5 of 3 (default; set node.dir or services.read.criteria.servers.min), 2 refused",
+        "  servers       pass     5 of 3 usable (default; set node.dir or services.read.criteria.servers.min), 2 refused",
         "write: down",
-        "  servers       down     5 of 7 (default; set node.dir or services.write.criteria.servers.min), 2 refused",
+        "  servers       down     5 of 7 usable (default; set node.dir or services.write.criteria.servers.min), 2 refused",
         "  introducers   pass     1 of 1 introducers connected, 1 needed",
     ] {
         assert!(run.stdout.lines().any(|l| l == line), "{line}\n{}", run.stdout);
@@ -57,6 +57,22 @@ fn status_asks_the_running_sidecar() {
     assert_eq!((run.exit, run.stdout.as_str()), (3, ""));
     assert!(run.stderr.contains("is `hcf run` running there?"), "{}", run.stderr);
     assert_eq!(hcf(&["status", "--url", &node.url()]).exit, 3, "a node is no sidecar");
+}
+
+#[test]
+fn the_files_of_unix_sockets_go_with_the_sidecar() {
+    let node = FakeNode::healthy();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("unix:{}", folder.path().join(name).display());
+    let listeners = ["--agent", &at("agent"), "--health", &at("health"), "--status", &at("status")];
+    let mut hcf = Hcf::configured(
+        "shutdown: {announce: 0s}\n",
+        &[&["--node", node.url().as_str()][..], &listeners].concat(),
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    hcf.signal(Signal::Term);
+    assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

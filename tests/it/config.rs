@@ -233,6 +233,45 @@ listen: {agent: ['127.0.0.1:1', '[::1]:1', 'unix:/a'], health: off}
 }
 
 #[test]
+fn the_file_that_is_shipped_holds_the_defaults() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/hcf.yaml");
+    let with = hcf(&["check", "--show", "-c", shipped]);
+    assert_eq!(with.exit, 0, "{with:?}");
+    assert_eq!(with.stdout, hcf(&["check", "--show"]).stdout);
+    // What stands in comments is right, too.
+    let text = std::fs::read_to_string(shipped).unwrap();
+    let gates = text.split("# gates:").nth(1).unwrap();
+    let lines = gates.lines().skip(1).take_while(|line| line.starts_with('#'));
+    let gates: Vec<String> = lines.map(|line| line.replacen('#', " ", 1)).collect();
+    let run = check(format!("gates:\n{}\n", gates.join("\n")));
+    assert_eq!(run.exit, 0, "{run:?}");
+}
+
+#[test]
+fn gates_are_checked_too() {
+    for (content, says) in [
+        ("gates: {web: {}}\n", "gates.web: expected `listen`, such as `{listen: 0.0.0.0:3455}`\n"),
+        (
+            "gates: {web: {listen: 'h:1', service: none}}\n",
+            "gates.web.service: there is no service `none`\n",
+        ),
+        ("gates: {'a/b': {listen: 'h:1'}}\n", "a name has letters, digits"),
+        (
+            "gates: {web: {listen: 'h:1', when_bad: explode}}\n",
+            "unknown variant `explode`, expected one of `close`, `refuse_uri`, `refuse_writes`, `pass`",
+        ),
+        (
+            "gates: {web: {listen: 'h:1', max_connections: 0}}\n",
+            "gates.web.max_connections: 0 is out of range, expected 1 to 1000000\n",
+        ),
+    ] {
+        let run = check(content);
+        assert_eq!(run.exit, 78, "{content}{run:?}");
+        assert!(run.stderr.contains(says), "{content}{}", run.stderr);
+    }
+}
+
+#[test]
 fn the_command_line_beats_the_environment_which_beats_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hcf.yaml");

@@ -147,3 +147,26 @@ fn what_the_node_says_of_its_servers_stays_inside() {
         assert!(!said.contains("Traceback") && !said.contains("/secret/path"), "{said}");
     }
 }
+
+/// A file system that hangs, as one over a network may: here a pipe that nobody writes to.
+#[test]
+fn a_file_that_cannot_be_read_to_its_end_ends_the_look_and_nothing_else() {
+    let node = FakeNode::healthy();
+    let dir = tempfile::tempdir().unwrap();
+    let port = node.addr.rsplit(':').next().unwrap();
+    std::fs::write(dir.path().join("tahoe.cfg"), format!("[node]\nweb.port = {port}\n")).unwrap();
+    let pipe = dir.path().join("running.process");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let config = format!("node: {{every: 50ms, timeout: 200ms, dir: {}}}\n", dir.path().display());
+    let mut hcf = Hcf::configured(&config, &[]);
+    for _ in 0..20 {
+        wait_until("looks to time out", LONG, || {
+            ask(hcf.agent(), "write\n").contains("#timeout: ")
+        });
+    }
+    assert!(!hcf.log().contains("stale"), "looks go on finishing: {}", hcf.log());
+    std::fs::remove_file(&pipe).unwrap();
+    hcf.signal(crate::lab::process::Signal::Term);
+    hcf.signal(crate::lab::process::Signal::Term);
+    assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
+}

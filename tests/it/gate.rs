@@ -159,3 +159,21 @@ fn a_large_upload_that_is_refused_hears_of_it() {
     let _ = stream.read_to_end(&mut heard);
     assert!(heard.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&heard));
 }
+
+#[test]
+fn a_stop_does_not_wait_for_idle_connections() {
+    let node = FakeNode::healthy();
+    for gate in ["when_bad: close", "when_bad: refuse_uri"] {
+        let (mut hcf, address) = start(&node, gate);
+        wait_until("the gate to open", LONG, || get(&address, "/?t=json").is_ok());
+        let mut idle = TcpStream::connect(&address).unwrap();
+        idle.write_all(b"GET /?t=json HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(idle.read(&mut [0; 1 << 12]).unwrap() > 0);
+        let status = crate::failures::status(&hcf);
+        let shown = &status["gates"][0];
+        assert_eq!((&shown["name"], &shown["open"]), (&"web".into(), &true.into()), "{shown}");
+        hcf.signal(crate::lab::process::Signal::Term);
+        assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
+        assert!(!hcf.log().contains("connections still open"), "{}", hcf.log());
+    }
+}

@@ -72,6 +72,7 @@ fn other_paths_and_methods_are_refused() {
     for (path, code) in [
         ("/health/nosuch", 404),
         ("/health/nosuch?drain=404", 503),
+        ("/heath/read?drain=404", 503),
         ("/health/", 404),
         ("/healthy", 404),
         ("/health/read/more", 404),

@@ -4,7 +4,8 @@
 //! so that what a request is to this gate is what it is to the node. Bodies stream both ways.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,8 +34,9 @@ use crate::health::State;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// How long a header may take.
-const HEADER_TIME: Duration = Duration::from_secs(30);
+/// How long a header may take, and a kept connection be idle: longer than the 60 s after which the
+/// node itself would close it, so that a balancer meets no end that it would not meet there.
+const HEADER_TIME: Duration = Duration::from_secs(75);
 
 /// The node's side of one client connection: opened with the first request that goes there.
 #[derive(Default)]
@@ -62,7 +64,16 @@ pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream) {
         .half_close(true)
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(Checked::new(stream)), service);
-    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let mut stopping = std::pin::pin!(gate.stop.cancelled());
+    let mut stopped = false;
+    let ended = poll_fn(|cx| {
+        if !stopped && stopping.as_mut().poll(cx).is_ready() {
+            stopped = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(cx)
+    })
+    .await;
     let Checked { mut stream, unclear, .. } = connection.into_parts().io.into_inner();
     // In the middle of another request's answer there is no place for this one's.
     if unclear && !busy.load(Ordering::Relaxed) {

@@ -37,11 +37,13 @@ const RETRY: Duration = Duration::from_millis(200);
 /// One gate.
 #[derive(Debug)]
 pub struct Gate {
-    config: config::Gate,
+    /// What it was told to do.
+    pub config: config::Gate,
     board: Arc<Board>,
     target: Target,
+    stop: CancellationToken,
     /// What it does, for showing.
-    pub view: Arc<View>,
+    pub view: View,
     /// Says once a minute that the node does not answer.
     unreachable: Seldom,
 }
@@ -60,10 +62,16 @@ pub struct View {
 }
 
 impl Gate {
-    /// A gate to the node at `target`.
+    /// A gate to the node at `target`, which ends with `stop`.
     #[must_use]
-    pub fn new(config: config::Gate, board: Arc<Board>, target: Target) -> Self {
-        Self { config, board, target, view: Arc::default(), unreachable: Seldom::default() }
+    pub fn new(
+        config: config::Gate,
+        board: Arc<Board>,
+        target: Target,
+        stop: CancellationToken,
+    ) -> Self {
+        let (view, unreachable) = (View::default(), Seldom::default());
+        Self { config, board, target, stop, view, unreachable }
     }
 
     /// The service that decides. The configuration knows that it exists.
@@ -134,8 +142,13 @@ impl Gate {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
                 for stream in waiting {
-                    let seat = seats.take(hall).await;
-                    hall.tasks.spawn(serve(stream, None, seat));
+                    let (serve, seats, hall) = (serve.clone(), seats.clone(), hall.clone());
+                    // Aside, since where the gate is full it must still be able to open again.
+                    let tasks = hall.tasks.clone();
+                    tasks.spawn(async move {
+                        let seat = seats.take(&hall).await;
+                        serve(stream, None, seat).await;
+                    });
                 }
             }
             Err(e) => warn!(gate = &*self.config.name, "Cannot close {}: {e}.", port.address),
@@ -174,6 +187,20 @@ impl Gate {
         tokio::select! {
             () = plain::carry(&client, &node, &activity, clock) => {}
             () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}
+            () = self.stopping(&activity) => {}
+        }
+    }
+
+    /// Ends when the sidecar stops and the connection is idle. A busy one has until the end of
+    /// `shutdown.timeout`.
+    async fn stopping(&self, activity: &plain::Activity) {
+        self.stop.cancelled().await;
+        loop {
+            let idle = activity.idle(self.board.clock);
+            if idle >= IDLE {
+                return;
+            }
+            sleep(IDLE.saturating_sub(idle)).await;
         }
     }
 

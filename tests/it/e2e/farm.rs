@@ -122,8 +122,8 @@ pub(super) fn with_ports(text: &str, changes: &[(u16, u16)]) -> String {
     out
 }
 
-/// How the hcf of a fake node judges: reads need 2 servers, writes 4, and looks are quick.
-pub(super) const RULES: &str = "services:\n  read: {criteria: {servers: {min: 2}}}\n  write: {criteria: {servers: {min: 4}}}\n\
+/// How the hcf of a fake node judges: reads need 2 servers, writes 4, and without an introducer writes are degraded.
+pub(super) const RULES: &str = "services:\n  read: {criteria: {servers: {min: 2}}}\n  write:\n    criteria: {servers: {min: 4}, introducers: {else: degrade}}\n\
      shutdown: {announce: 2s}\n";
 
 /// Two fake nodes that say their names to clients, and an hcf beside each.
