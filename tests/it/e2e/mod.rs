@@ -4,6 +4,7 @@ mod convergence;
 mod examples;
 mod failclosed;
 mod farm;
+mod gate;
 mod grid;
 mod lost_update;
 mod node;
