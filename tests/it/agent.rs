@@ -296,7 +296,8 @@ fn a_listener_outlives_a_lack_of_descriptors() {
     for _ in 0..100 {
         assert_eq!(ask(hcf.agent(), "read\n"), "up ready 100%\n");
     }
-    assert_eq!(hcf.log().matches("Cannot accept connections").count(), 1, "{}", hcf.log());
+    // Once for each listener that lacked one.
+    assert!(hcf.log().matches("Cannot accept connections").count() <= 2, "{}", hcf.log());
 }
 
 /// Whoever fills the port with held questions cannot keep others out: the one that was held longest
