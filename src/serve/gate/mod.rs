@@ -1,4 +1,4 @@
-//! Gates: ports that forward to the node while the node is good (DESIGN of ticket #529's behaviours).
+//! Gates: ports that forward to the node while the node is good, as ticket #529 asked for.
 //!
 //! For every balancer that only knows whether a port connects and whether a page answers. The
 //! node's own port stays beside it, for diagnosis.
