@@ -111,6 +111,9 @@ fn a_kept_connection_that_the_node_has_closed_is_no_failure() {
         let connections = node.connections();
         node.hang_up();
         wait_until("a new connection", LONG, || node.connections() > connections);
+        // A second request on it, so that hanging up again meets it between two.
+        let requests = node.requests();
+        wait_until("looks to go on", LONG, || node.requests() > requests + 1);
         assert_eq!(status(&hcf)["node"]["failure"], Value::Null);
     }
     assert!(!hcf.log().contains("failed"), "{}", hcf.log());

@@ -44,7 +44,8 @@ fn walk(protocol: Protocol) {
 
 impl Scene {
     fn start(protocol: Protocol) -> Self {
-        let mut grid = Grid::builder().protocol(protocol).start();
+        // A foolscap connection notices a cut when it next sends something, so it must do that soon.
+        let mut grid = Grid::builder().protocol(protocol).keepalive(2).start();
         grid.wait_ready();
         let cap = grid.gateways[0].upload(FILE);
         let hcf = [0, 1].map(|at: usize| farm::beside(&grid.gateways[at], &[]));
