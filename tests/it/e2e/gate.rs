@@ -12,7 +12,7 @@ use crate::lab::wait::{LONG, wait_until};
 /// An hcf beside a gateway, with one gate of this kind.
 fn gated(gateway: &Gateway, when_bad: &str) -> Hcf {
     let config = format!(
-        "node: {{dir: \"{}\", every: 200ms, timeout: 1s}}\n\
+        "node: {{dir: \"{}\", every: 200ms, timeout: 5s}}\n\
          gates: {{web: {{listen: \"127.0.0.1:0\", when_bad: {when_bad}}}}}\n",
         gateway.dir().display()
     );
@@ -44,6 +44,7 @@ fn a_large_file_passes_both_ways_bit_for_bit_and_is_not_kept_in_memory() {
     for when_bad in ["close", "refuse_writes"] {
         let mut hcf = gated(&grid.gateways[0], when_bad);
         let gate = hcf.address("gate/web").to_owned();
+        farm::wait_line(&hcf, "write\n", "up ready 100%\n");
         wait_until("the gate to serve", LONG, || http::get(&gate, "/?t=json").is_ok());
         let before = peak(&mut hcf);
         let stored = http::put(&gate, "/uri", &file).expect("an answer");
