@@ -57,7 +57,7 @@ pub async fn run(config: &Config) -> Result<()> {
     for (gate, port) in &gates {
         say(&format!("listening gate/{} {}", gate.name, port.address));
     }
-    let room = room(sockets.len() + gates.len());
+    let room = Room::of(limit_of_descriptors(), sockets.len(), gates.len());
     let hall =
         |name: &str| Hall { name: name.into(), clock, stop: stop.clone(), tasks: tasks.clone() };
     let mut shown = Vec::new();
@@ -66,7 +66,7 @@ pub async fn run(config: &Config) -> Result<()> {
         let target = config.node.target.clone();
         let gate = Arc::new(Gate::new(gate, Arc::clone(&board), target, stop.clone()));
         shown.push((port.address.clone(), Arc::clone(&gate)));
-        parts.spawn(gate.run(port, hall));
+        parts.spawn(gate.run(port, hall, room.gate));
     }
     for (name, listener, _) in sockets {
         let site: Option<Arc<dyn Site>> = match name {
@@ -74,7 +74,7 @@ pub async fn run(config: &Config) -> Result<()> {
             "health" => Some(Arc::new(HealthSite { board: Arc::clone(&board) })),
             _ => Some(Arc::new(StatusSite::new(Arc::clone(&board), shown.clone()))),
         };
-        parts.spawn(serve(listener, hall(name), room, Arc::clone(&board), site));
+        parts.spawn(serve(listener, hall(name), room.listener, Arc::clone(&board), site));
     }
     let (looks, seen) = mpsc::channel(1);
     parts.spawn(judge.run(seen, orders, stop.clone()));
@@ -129,13 +129,32 @@ fn bind_gates(config: &Config) -> Result<Vec<(config::Gate, Port)>> {
     Ok(gates)
 }
 
-/// How many connections each of so many listeners may have, so that together they leave enough
+/// How many connections each listener and each gate may have, so that together they leave enough
 /// descriptors to look at the node by.
-fn room(listeners: usize) -> usize {
-    const RESERVE: u64 = 64;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    listener: usize,
+    gate: usize,
+}
+
+impl Room {
+    /// The room under a limit of open files. A gate's connections take two each, and gates take what
+    /// there is; but never so much that balancers are not answered.
+    fn of(limit: usize, listeners: usize, gates: usize) -> Self {
+        const RESERVE: usize = 64;
+        let all = limit.saturating_sub(RESERVE);
+        if gates == 0 {
+            return Self { listener: (all / listeners.max(1)).max(8), gate: 0 };
+        }
+        let listener = (all / 12 / listeners.max(1)).clamp(8, AGENT_CONNECTIONS);
+        let gate = all.saturating_sub(listener * listeners) / 2 / gates;
+        Self { listener, gate: gate.max(8) }
+    }
+}
+
+fn limit_of_descriptors() -> usize {
     let limit = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1024, |(soft, _)| soft);
-    let room = usize::try_from(limit.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
-    (room / listeners.max(1)).max(8)
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Serves one of the listeners that answer questions: an HTTP one with its site, or the agent.
@@ -233,4 +252,26 @@ impl Signals {
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_have_what_others_leave() {
+        assert_eq!(Room::of(1 << 20, 3, 0).listener, 349_504);
+        let room = Room::of(20_000, 3, 1);
+        assert!(room.gate >= 9_000, "{room:?}");
+        for limit in [0, 64, 256, 1024, 20_000, 1 << 30] {
+            for (listeners, gates) in [(0, 1), (3, 1), (5, 4)] {
+                let room = Room::of(limit, listeners, gates);
+                let taken = room.listener * listeners + 2 * room.gate * gates;
+                assert!(
+                    taken + 64 <= limit.max(64 + 8 * (listeners + 2 * gates)),
+                    "{limit}: {room:?}"
+                );
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Addresses, OrOff, Size, Span, Whole};
+use super::units::{Addresses, OrOff, Size, Span, Switch, Whole};
 use crate::health::Else;
 
 /// The configuration of hcf.
@@ -228,6 +228,26 @@ pub struct Gate {
     /// What a refused request is told to wait; `5s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Span>,
+    /// Whether the balancer begins each connection with a PROXY protocol header, version 1 or 2; `off`
+    /// unless set. With it on, whoever sends none is not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Switch>,
+    /// The header in which the node is told who its client is; `off` unless set. Only where requests
+    /// are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<Forwarded>,
+}
+
+/// How the node is told who its client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarded {
+    /// Not at all.
+    Off,
+    /// In `X-Forwarded-For`.
+    XForwardedFor,
+    /// In `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// What a gate does while its service is not up.

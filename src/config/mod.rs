@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use file::{File, LogFormat, LogLevel, Say, WhenBad};
+pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
 pub use problem::ConfigError;
 pub use units::{Address, Addresses};
 
@@ -109,6 +109,10 @@ pub struct Gate {
     pub max_connections: usize,
     /// What a refused request is told to wait.
     pub retry_after: Duration,
+    /// Whether each connection begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// How the node is told who its client is.
+    pub forwarded: Forwarded,
 }
 
 /// What is logged, and how.

@@ -41,9 +41,17 @@ pub struct Hall {
     pub tasks: TaskTracker,
 }
 
-/// Accepts connections until stopped, and has `handle` serve each in a seat of its own. Returns the
-/// listener, which may have connections waiting.
-pub async fn serve<H, F>(listener: Listener, hall: Hall, seats: Seats, handle: H) -> Listener
+/// What a stopped accept loop leaves.
+#[derive(Debug)]
+pub struct Left {
+    /// The listener, which may have connections waiting.
+    pub listener: Listener,
+    /// A connection that was accepted, and waited for a seat.
+    pub waiting: Option<(Stream, Peer)>,
+}
+
+/// Accepts connections until stopped, and has `handle` serve each in a seat of its own.
+pub async fn serve<H, F>(listener: Listener, hall: Hall, seats: Seats, handle: H) -> Left
 where
     H: Fn(Stream, Peer, Seat) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -52,7 +60,7 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted,
-            () = hall.stop.cancelled() => return listener,
+            () = hall.stop.cancelled() => return Left { listener, waiting: None },
         };
         let (stream, peer) = match accepted {
             Ok(connection) => connection,
@@ -70,7 +78,9 @@ where
         };
         let seat = tokio::select! {
             seat = seats.take(&hall) => seat,
-            () = hall.stop.cancelled() => return listener,
+            () = hall.stop.cancelled() => {
+                return Left { listener, waiting: Some((stream, peer)) };
+            }
         };
         hall.tasks.spawn(handle(stream, peer, seat));
     }

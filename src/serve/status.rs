@@ -67,6 +67,8 @@ struct GateStatus {
     when_bad: WhenBad,
     /// Whether the port listens.
     open: bool,
+    /// Why it does not, although it should.
+    trouble: Option<String>,
     connections: usize,
     accepted: u64,
     refused: u64,
@@ -81,6 +83,7 @@ impl GateStatus {
             service: gate.config.service.to_string(),
             when_bad: gate.config.when_bad,
             open: view.open.load(Ordering::Relaxed),
+            trouble: view.trouble(),
             connections: view.connections.load(Ordering::Relaxed),
             accepted: view.accepted.load(Ordering::Relaxed),
             refused: view.refused.load(Ordering::Relaxed),

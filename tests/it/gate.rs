@@ -2,11 +2,15 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use crate::lab::fake::{Answer, FakeNode};
+use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::hcf::Hcf;
 use crate::lab::http::{get, request};
+use crate::lab::place;
+use crate::lab::ports::free_port;
 use crate::lab::wait::{LONG, wait_until};
 
 /// A sidecar with one gate of this kind for `write`, which wants 4 servers.
@@ -176,4 +180,87 @@ fn a_stop_does_not_wait_for_idle_connections() {
         assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
         assert!(!hcf.log().contains("connections still open"), "{}", hcf.log());
     }
+}
+
+#[test]
+fn a_gate_takes_a_clients_address_from_the_balancer_and_tells_the_node() {
+    let node = FakeNode::healthy();
+    node.serve_clients("here");
+    let tells = |header: &str| {
+        let head = node.last_head().to_ascii_lowercase();
+        head.lines().find_map(|line| Some(line.strip_prefix(header)?.to_owned()))
+    };
+    let gate = |more: &str| start(&node, &format!("when_bad: refuse_uri, {more}"));
+    let (_plain, address) = gate("forwarded: x-forwarded-for");
+    wait_until("the gate to serve", LONG, || get(&address, "/x").is_ok_and(|r| r.status == 200));
+    let claimed = [("X-Forwarded-For", "10.9.9.9")];
+    request(&address, "GET", "/x", &claimed, None, LONG).unwrap();
+    let head = node.last_head().to_ascii_lowercase();
+    let told: Vec<_> = head.lines().filter(|line| line.starts_with("x-forwarded-for:")).collect();
+    assert_eq!(told, ["x-forwarded-for: 10.9.9.9", "x-forwarded-for: 127.0.0.1"]);
+
+    for (version, word) in [("1", "send-proxy"), ("2", "send-proxy-v2")] {
+        let (hcf, address) = gate("forwarded: forwarded, proxy_protocol: on");
+        let web = free_port();
+        // Checked as a balancer checks that only connects: with a header of its own, and without.
+        let config = format!(
+            "defaults\n mode tcp\n timeout connect 2s\n timeout client 9s\n timeout server 9s\nlisten web\n \
+             bind 127.0.0.1:{web}\n source 127.0.0.1\n server gw {address} {word} check inter 100ms\n \
+             server bare {address} {word} check inter 100ms no-check-send-proxy\n"
+        );
+        let haproxy = Haproxy::start(Version::ALL[0], &config);
+        haproxy.wait_stat("web", "gw", "up", Stat::is_up);
+        let answer = get(&format!("127.0.0.1:{web}"), "/x").unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "here"), "version {version}");
+        assert_eq!(tells("forwarded: ").as_deref(), Some("for=127.0.0.1"), "version {version}");
+        // Word of another address, as a balancer on another machine gives it.
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let hello = "PROXY TCP4 10.0.0.7 127.0.0.1 5 80\r\nGET /x HTTP/1.0\r\nHost: x\r\n\r\n";
+        stream.write_all(hello.as_bytes()).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(tells("forwarded: ").as_deref(), Some("for=10.0.0.7"));
+        // Whoever does not say who it is gets nothing, and is worth one line.
+        let asked = node.asked().len();
+        for _ in 0..3 {
+            assert!(get(&address, "/x").is_err());
+        }
+        assert_eq!(node.asked().len(), asked);
+        assert_eq!(hcf.log().matches("no PROXY protocol header").count(), 1, "{}", hcf.log());
+    }
+    // The same before a node whose bytes nobody reads.
+    let (_hcf, address) = start(&node, "when_bad: close, proxy_protocol: on");
+    wait_until("the gate to open", LONG, || TcpStream::connect(&address).is_ok());
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.write_all(b"PROXY UNKNOWN\r\nGET /x HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("here"), "{answer}");
+}
+
+#[test]
+fn a_gate_whose_place_is_taken_says_so_once_and_opens_when_it_is_free() {
+    let node = FakeNode::start(BAD);
+    let folder = place::folder("gate");
+    let path = folder.path().join("web");
+    let config = format!(
+        "node: {{every: 50ms}}\nservices: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
+         gates: {{web: {{listen: 'unix:{}'}}}}\n",
+        path.display()
+    );
+    let hcf = Hcf::configured(&config, &["--node", &node.url()]);
+    // A Unix socket's name goes with it, so anybody may take it meanwhile.
+    let other = UnixListener::bind(&path).unwrap();
+    node.set(GOOD);
+    let trouble = || crate::failures::status(&hcf)["gates"][0]["trouble"].clone();
+    wait_until("status to say so", LONG, || {
+        trouble().as_str().is_some_and(|text| text.ends_with("address already in use"))
+    });
+    let asked = node.requests();
+    wait_until("more looks", LONG, || node.requests() > asked + 20);
+    assert_eq!(hcf.log().matches("The gate cannot open").count(), 1, "{}", hcf.log());
+    drop(other);
+    std::fs::remove_file(&path).unwrap();
+    let address = format!("unix:{}", path.display());
+    wait_until("the gate to open", LONG, || get(&address, "/?t=json").is_ok());
+    assert!(trouble().is_null());
 }

@@ -73,6 +73,8 @@ struct Clients {
     name: String,
     first: VecDeque<Answer>,
     asked: Vec<String>,
+    /// The head of the last request.
+    head: String,
 }
 
 /// A port that nobody listens on, but that stays ours: bound, never listening.
@@ -131,6 +133,11 @@ impl FakeNode {
     /// The requests of clients so far, as `METHOD PATH`.
     pub fn asked(&self) -> Vec<String> {
         self.clients().as_ref().map_or_else(Vec::new, |clients| clients.asked.clone())
+    }
+
+    /// The head of a client's last request, as it came.
+    pub fn last_head(&self) -> String {
+        self.clients().as_ref().map_or_else(String::new, |clients| clients.head.clone())
     }
 
     fn clients(&self) -> MutexGuard<'_, Option<Clients>> {
@@ -317,6 +324,7 @@ fn client(stream: &mut TcpStream, shared: &Shared, head: &str) -> Option<Option<
     let mut clients = shared.clients.lock().ok()?;
     let clients = clients.as_mut()?;
     clients.asked.push(format!("{method} {path}"));
+    head.clone_into(&mut clients.head);
     let answer = clients.first.pop_front();
     let body = if method == "HEAD" { "" } else { &clients.name };
     let length = clients.name.len();

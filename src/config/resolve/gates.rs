@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::file;
-use super::super::units::{Addresses, Span, Whole};
-use super::super::{Gate, Service, WhenBad};
+use super::super::units::{Addresses, Span, Switch, Whole};
+use super::super::{Forwarded, Gate, Service, WhenBad};
 use super::{NOT_A_WORD, Resolver, is_word};
 
 impl Resolver<'_> {
@@ -43,6 +43,14 @@ impl Resolver<'_> {
                 self.span(&format!("{key}.retry_after"), gate.retry_after, Span::secs(5), wait);
             let most = format!("{key}.max_connections");
             let most = self.whole(&most, gate.max_connections, 4096, 1..=1_000_000);
+            let proxy_protocol = gate.proxy_protocol.unwrap_or(Switch(false));
+            let forwarded = gate.forwarded.unwrap_or(Forwarded::Off);
+            if matches!(when_bad, WhenBad::Close | WhenBad::Pass) && forwarded != Forwarded::Off {
+                self.problems.add(
+                    &format!("{key}.forwarded"),
+                    "a gate of this kind reads no requests; expected `when_bad: refuse_uri` or `refuse_writes`",
+                );
+            }
             let shown = file::Gate {
                 listen: Some(listen.clone()),
                 service: Some(service.to_string()),
@@ -50,6 +58,8 @@ impl Resolver<'_> {
                 drain: Some(Span(drain)),
                 max_connections: Some(Whole(most)),
                 retry_after: Some(Span(retry)),
+                proxy_protocol: Some(proxy_protocol),
+                forwarded: Some(forwarded),
             };
             self.effective.gates.insert(name.clone(), shown);
             gates.push(Gate {
@@ -60,6 +70,8 @@ impl Resolver<'_> {
                 drain,
                 max_connections: usize::try_from(most).unwrap_or(4096),
                 retry_after: retry,
+                proxy_protocol: proxy_protocol.0,
+                forwarded,
             });
         }
         gates

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::accept::Stream;
@@ -18,12 +19,14 @@ pub(super) struct Checked {
     pub(super) stream: Stream,
     /// A request with two lengths came, and nothing passes any more.
     pub(super) unclear: bool,
+    /// What the client had said before; it passes first.
+    early: Bytes,
     framing: Framing,
 }
 
 impl Checked {
-    pub(super) const fn new(stream: Stream) -> Self {
-        Self { stream, unclear: false, framing: Framing { at: At::Head, line: Vec::new() } }
+    pub(super) const fn new(stream: Stream, early: Bytes) -> Self {
+        Self { stream, unclear: false, early, framing: Framing { at: At::Head, line: Vec::new() } }
     }
 }
 
@@ -34,7 +37,13 @@ impl AsyncRead for Checked {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let poll = if self.early.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        } else {
+            let n = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early.split_to(n));
+            Poll::Ready(Ok(()))
+        };
         let new = buf.filled().get(before..).unwrap_or_default();
         if self.framing.feed(new).is_none() {
             buf.set_filled(before);

@@ -28,7 +28,8 @@ use tokio::task::JoinSet;
 use super::super::accept::Stream;
 use super::super::http::{Reply, linger};
 use super::framing::Checked;
-use super::{Gate, path};
+use super::proxy::Opening;
+use super::{Gate, forwarded, path};
 use crate::config::WhenBad;
 use crate::health::State;
 
@@ -46,10 +47,12 @@ struct Node {
 }
 
 /// Serves one client connection.
-pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream) {
+pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream, opening: Opening) {
+    let Opening { peer, early } = opening;
     let node = Arc::new(Mutex::new(Node::default()));
     let busy = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        forwarded::add(request.headers_mut(), gate.config.forwarded, peer);
         let (gate, node, busy) = (Arc::clone(gate), Arc::clone(&node), Arc::clone(&busy));
         Box::pin(async move {
             busy.store(true, Ordering::Relaxed);
@@ -63,7 +66,7 @@ pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream) {
         .header_read_timeout(HEADER_TIME)
         .half_close(true)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(Checked::new(stream)), service);
+        .serve_connection(TokioIo::new(Checked::new(stream, early.into())), service);
     let mut stopping = std::pin::pin!(gate.stop.cancelled());
     let mut stopped = false;
     let ended = poll_fn(|cx| {

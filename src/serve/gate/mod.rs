@@ -3,23 +3,27 @@
 //! For every balancer that only knows whether a port connects and whether a page answers. The
 //! node's own port stays beside it, for diagnosis.
 
+mod forwarded;
 mod framing;
 mod http;
 mod path;
 mod plain;
 mod port;
+mod proxy;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use port::Port;
+use proxy::Opening;
 
-use super::accept::{self, Hall, Peer, Seat, Seats, Stream};
+use super::accept::{self, Hall, Left, Peer, Seat, Seats, Stream};
 use super::bind::Listener;
 use crate::board::{Board, ServiceBoard};
 use crate::config::{self, WhenBad};
@@ -46,6 +50,8 @@ pub struct Gate {
     pub view: View,
     /// Says once a minute that the node does not answer.
     unreachable: Seldom,
+    /// Says once a minute that a client came without the header that it should begin with.
+    headless: Seldom,
 }
 
 /// What a gate does, for showing.
@@ -59,6 +65,25 @@ pub struct View {
     pub accepted: AtomicU64,
     /// Requests that it has refused.
     pub refused: AtomicU64,
+    /// Why its port does not listen although it should.
+    trouble: Mutex<Option<String>>,
+}
+
+impl View {
+    /// Why the gate's port does not listen although it should.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        // The text is whole after every statement, so a panic elsewhere did not harm it.
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the trouble, or its end; says whether that is news.
+    fn note(&self, trouble: Option<String>) -> bool {
+        let mut noted = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *noted != trouble;
+        *noted = trouble;
+        news
+    }
 }
 
 impl Gate {
@@ -70,8 +95,8 @@ impl Gate {
         target: Target,
         stop: CancellationToken,
     ) -> Self {
-        let (view, unreachable) = (View::default(), Seldom::default());
-        Self { config, board, target, stop, view, unreachable }
+        let (view, unreachable, headless) = Default::default();
+        Self { config, board, target, stop, view, unreachable, headless }
     }
 
     /// The service that decides. The configuration knows that it exists.
@@ -83,9 +108,18 @@ impl Gate {
         self.service().map_or(State::Down, |service| service.answers().verdict.state)
     }
 
-    /// Opens and closes the port as the verdict has it, until stopped.
-    pub async fn run(self: Arc<Self>, port: Port, hall: Hall) {
-        let seats = Seats::new(self.config.max_connections);
+    /// Opens and closes the port as the verdict has it, until stopped. There is `room` for so many
+    /// connections, whatever the configuration allows.
+    pub async fn run(self: Arc<Self>, mut port: Port, hall: Hall, room: usize) {
+        let most = self.config.max_connections.min(room);
+        if most < self.config.max_connections {
+            let wanted = self.config.max_connections;
+            warn!(
+                gate = &*self.config.name,
+                wanted, most, "The limit of open files allows fewer connections."
+            );
+        }
+        let seats = Seats::new(most);
         loop {
             let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;
             if !wanted {
@@ -103,13 +137,17 @@ impl Gate {
             match port.open() {
                 Ok(listener) => self.open(listener, &port, &hall, &seats).await,
                 Err(e) => {
-                    if let Some(more) = self.unreachable.pass(hall.clock.now()) {
+                    // Whoever has the port may leave it, so the gate tries again for as long as it takes.
+                    if self.view.note(Some(e.to_string())) {
                         warn!(
                             gate = &*self.config.name,
-                            more, "Cannot listen on {}: {e}.", port.address
+                            "The gate cannot open: {e}. It tries again."
                         );
                     }
-                    sleep(RETRY).await;
+                    tokio::select! {
+                        () = sleep(RETRY) => {}
+                        () = hall.stop.cancelled() => {}
+                    }
                 }
             }
             if hall.stop.is_cancelled() {
@@ -121,6 +159,7 @@ impl Gate {
     /// Serves while the port is open.
     async fn open(self: &Arc<Self>, listener: Listener, port: &Port, hall: &Hall, seats: &Seats) {
         self.view.open.store(true, Ordering::Relaxed);
+        self.view.note(None);
         info!(gate = &*self.config.name, address = %port.address, "The gate is open.");
         let serve = {
             let gate = Arc::clone(self);
@@ -135,19 +174,19 @@ impl Gate {
             }
             ends.cancel();
         };
-        let (listener, ()) =
+        let (Left { listener, waiting: accepted }, ()) =
             tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing);
         self.view.open.store(false, Ordering::Relaxed);
         match port.close(listener) {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
-                for stream in waiting {
+                for (stream, peer) in accepted.into_iter().chain(waiting) {
                     let (serve, seats, hall) = (serve.clone(), seats.clone(), hall.clone());
                     // Aside, since where the gate is full it must still be able to open again.
                     let tasks = hall.tasks.clone();
                     tasks.spawn(async move {
                         let seat = seats.take(&hall).await;
-                        serve(stream, None, seat).await;
+                        serve(stream, peer, seat).await;
                     });
                 }
             }
@@ -169,18 +208,46 @@ impl Gate {
     }
 
     /// Serves one connection.
-    async fn serve(self: Arc<Self>, client: Stream, _peer: Peer, _seat: Seat) {
+    async fn serve(self: Arc<Self>, mut client: Stream, peer: Peer, _seat: Seat) {
         self.view.accepted.fetch_add(1, Ordering::Relaxed);
         self.view.connections.fetch_add(1, Ordering::Relaxed);
-        match self.config.when_bad {
-            WhenBad::Close | WhenBad::Pass => self.carry(client).await,
-            WhenBad::RefuseUri | WhenBad::RefuseWrites => http::serve(&self, client).await,
+        if let Some(opening) = self.opening(&mut client, peer).await {
+            match self.config.when_bad {
+                WhenBad::Close | WhenBad::Pass => self.carry(client, &opening.early).await,
+                WhenBad::RefuseUri | WhenBad::RefuseWrites => {
+                    http::serve(&self, client, opening).await;
+                }
+            }
         }
         self.view.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn carry(&self, client: Stream) {
-        let Some(node) = self.connect().await else { return };
+    /// Who the client is, and what it has said so far; `None` when it is not to be served.
+    async fn opening(&self, client: &mut Stream, peer: Peer) -> Option<Opening> {
+        if !self.config.proxy_protocol {
+            return Some(Opening { peer, early: Vec::new() });
+        }
+        let opening = tokio::select! {
+            opening = proxy::read(client) => opening,
+            () = self.stop.cancelled() => return None,
+        };
+        // Checks that only connect say nothing, and end that way.
+        let silent = |e: &std::io::Error| e.kind() == std::io::ErrorKind::UnexpectedEof;
+        if let Err(e) = &opening
+            && !silent(e)
+            && let Some(more) = self.headless.pass(self.board.clock.now())
+        {
+            let gate = &*self.config.name;
+            warn!(gate, more, "A client's connection has no PROXY protocol header: {e}.");
+        }
+        opening.ok()
+    }
+
+    async fn carry(&self, client: Stream, early: &[u8]) {
+        let Some(mut node) = self.connect().await else { return };
+        if !early.is_empty() && node.write_all(early).await.is_err() {
+            return;
+        }
         let clock = self.board.clock;
         let activity = plain::Activity::default();
         activity.note(clock);

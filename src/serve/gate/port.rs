@@ -3,7 +3,8 @@
 //! A connect is to be refused, not accepted and reset. So the listening socket is shut down, which
 //! ends its listening but not its claim to the port, and later listens again. While it does not
 //! listen it must not allow others to share the port; while it does, connections that it accepts
-//! must, or they would keep it from listening again.
+//! must, or they would keep it from listening again. Should it not listen again all the same, it is
+//! given up and taken anew.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,7 +13,7 @@ use socket2::Socket;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::either::Either;
 
-use super::super::accept::Stream;
+use super::super::accept::{Peer, Stream};
 use super::super::bind::{self, BindError, Listener};
 use crate::config::Address;
 
@@ -27,8 +28,8 @@ pub struct Port {
 
 #[derive(Debug)]
 enum Bound {
-    /// The socket itself; what accepts is a copy of it.
-    Tcp(Socket),
+    /// The socket itself, unless it was lost; what accepts is a copy of it.
+    Tcp(Option<Socket>),
     /// A Unix socket has no port to keep: its file goes and comes.
     Unix,
 }
@@ -43,7 +44,11 @@ impl Port {
         let bound = match address {
             Address::Tcp { .. } => {
                 let (socket, address) = bind::reserve(address, name)?;
-                return Ok(Self { name: name.to_owned(), address, bound: Bound::Tcp(socket) });
+                return Ok(Self {
+                    name: name.to_owned(),
+                    address,
+                    bound: Bound::Tcp(Some(socket)),
+                });
             }
             // Said now, as long as somebody waits for it, rather than at the first opening.
             Address::Unix(_) => bind::bind(address, name, 0o666).map(|_| Bound::Unix)?,
@@ -52,13 +57,24 @@ impl Port {
     }
 
     /// Listens, again or for the first time.
-    pub(super) fn open(&self) -> io::Result<Listener> {
-        match &self.bound {
-            Bound::Tcp(socket) => {
-                socket.set_reuse_address(true)?;
-                socket.listen(bind::BACKLOG)?;
-                // A copy, since the runtime remembers of a socket that it was once shut down.
-                Ok(Listener::Tcp(TcpListener::from_std(socket.try_clone()?.into())?))
+    ///
+    /// # Errors
+    ///
+    /// When somebody else has the port; asked again, it tries again.
+    pub(super) fn open(&mut self) -> io::Result<Listener> {
+        match &mut self.bound {
+            Bound::Tcp(kept) => {
+                if let Some(socket) = kept.take()
+                    && let Ok(listener) = listen(&socket)
+                {
+                    *kept = Some(socket);
+                    return Ok(listener);
+                }
+                let (socket, _) =
+                    bind::reserve(&self.address, &self.name).map_err(io::Error::other)?;
+                let listener = listen(&socket)?;
+                *kept = Some(socket);
+                Ok(listener)
             }
             Bound::Unix => {
                 let (listener, _) =
@@ -69,13 +85,14 @@ impl Port {
     }
 
     /// Stops listening, and returns the connections that were waiting to be accepted.
-    pub(super) fn close(&self, listener: Listener) -> io::Result<Vec<Stream>> {
+    pub(super) fn close(&self, listener: Listener) -> io::Result<Vec<(Stream, Peer)>> {
         let mut waiting = Vec::new();
         match (&self.bound, listener) {
-            (Bound::Tcp(socket), listener) => {
-                while let Ok((stream, _)) = socket.accept() {
+            (Bound::Tcp(Some(socket)), listener) => {
+                while let Ok((stream, peer)) = socket.accept() {
                     stream.set_nonblocking(true)?;
-                    waiting.push(Either::Left(TcpStream::from_std(stream.into())?));
+                    let peer = peer.as_socket().map(|peer| peer.ip());
+                    waiting.push((Either::Left(TcpStream::from_std(stream.into())?), peer));
                 }
                 drop(listener);
                 socket.set_reuse_address(false)?;
@@ -87,13 +104,21 @@ impl Port {
                 let listener = listener.into_std()?;
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
-                    waiting.push(Either::Right(UnixStream::from_std(stream)?));
+                    waiting.push((Either::Right(UnixStream::from_std(stream)?), None));
                 }
             }
-            (Bound::Unix, Listener::Tcp(_)) => {}
+            // What listens was opened by this port, so there are no others.
+            (Bound::Tcp(None) | Bound::Unix, _) => {}
         }
         Ok(waiting)
     }
+}
+
+fn listen(socket: &Socket) -> io::Result<Listener> {
+    socket.set_reuse_address(true)?;
+    socket.listen(bind::BACKLOG)?;
+    // A copy, since the runtime remembers of a socket that it was once shut down.
+    Ok(Listener::Tcp(TcpListener::from_std(socket.try_clone()?.into())?))
 }
 
 #[cfg(test)]
@@ -115,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_opens_and_closes_and_stays_ours() {
-        let (port, address) = port();
+        let (mut port, address) = port();
         assert!(refused(address), "bound, but not listening yet");
         let mut kept = Vec::new();
         for round in 0..3 {
@@ -132,10 +157,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_port_that_was_lost_is_taken_anew_once_it_is_free() {
+        let (mut port, address) = port();
+        port.bound = Bound::Tcp(None);
+        let other = StdListener::bind(address).unwrap();
+        for _ in 0..2 {
+            let error = port.open().unwrap_err().to_string();
+            assert!(error.ends_with("address already in use"), "{error}");
+        }
+        drop(other);
+        let _listener = port.open().unwrap();
+        StdStream::connect(address).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_unix_socket_comes_and_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate");
-        let port = Port::bind(&Address::Unix(path.clone()), "gate/x").unwrap();
+        let mut port = Port::bind(&Address::Unix(path.clone()), "gate/x").unwrap();
         for _ in 0..2 {
             assert!(!path.exists());
             let listener = port.open().unwrap();
