@@ -11,7 +11,7 @@ use crate::board::{Answers, Board, NodeView, Publisher};
 use crate::clock::Clock;
 use crate::config::{Config, Service};
 use crate::health::{
-    Code, Facts, Moment, Observation, Order, Reason, ServiceJudge, State, Verdict, Weight,
+    Code, Facts, Moment, Observation, Reason, ServiceJudge, State, Stop, Verdict, Weight,
 };
 use crate::serve::Words;
 
@@ -161,6 +161,7 @@ fn stale_verdict(service: &Service, now: Moment) -> Verdict {
     Verdict {
         state: State::Down,
         degraded: false,
+        forced: false,
         weight: Weight::FULL,
         reasons: vec![Reason::stale(service.rules.freshness)],
         findings: Vec::new(),

@@ -24,5 +24,6 @@ pub mod daemon;
 pub mod health;
 pub mod judge;
 pub mod log;
+pub mod overrides;
 pub mod serve;
 pub mod tahoe;

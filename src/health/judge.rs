@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::damping::Effect;
 use super::{
-    Code, Criterion, Damper, Damping, Else, Facts, Finding, Level, Moment, Observation, Reason,
-    State, Verdict, Weight,
+    Code, Criterion, Damper, Damping, Else, Facts, Finding, Level, Moment, Observation, Orders,
+    Reason, State, Stop, Verdict, Weight, Word,
 };
 
 /// What a service is judged by.
@@ -21,15 +21,6 @@ pub struct Rules {
     pub degraded_weight: Weight,
     /// How long after a look finished its word still counts.
     pub freshness: Duration,
-}
-
-/// A word from outside that stands above the criteria.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The sidecar stops: no new work.
-    ShutdownDrain,
-    /// The sidecar stops: no work.
-    ShutdownDown,
 }
 
 /// Judges one service.
@@ -62,10 +53,23 @@ enum Cause {
 /// What makes one verdict another one: a changed figure in a sentence does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stance {
-    state: State,
-    degraded: bool,
+    standing: Standing,
     weight: Weight,
     codes: Vec<Code>,
+}
+
+/// A state, and how far it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    state: State,
+    degraded: bool,
+    forced: bool,
+}
+
+impl Standing {
+    const fn plain(state: State) -> Self {
+        Self { state, degraded: false, forced: false }
+    }
 }
 
 /// The share of its full weight with which a service comes back.
@@ -143,26 +147,23 @@ impl ServiceJudge {
         self.finished.map(|finished| finished + self.rules.freshness)
     }
 
-    /// The verdict at `now`.
-    pub fn verdict(&mut self, now: Moment, order: Option<Order>) -> Verdict {
-        let (state, degraded, reasons) = self.stance(now, order);
-        let weight = self.weight(now, degraded);
-        let stance =
-            Stance { state, degraded, weight, codes: reasons.iter().map(|r| r.code).collect() };
+    /// The verdict at `now`, under these orders.
+    pub fn verdict(&mut self, now: Moment, orders: &Orders) -> Verdict {
+        let (standing, reasons) = self.stance(now, orders);
+        let weight = self.weight(now, standing.degraded).min(orders.cap());
+        let codes = reasons.iter().map(|reason| reason.code).collect();
+        let stance = Stance { standing, weight, codes };
         if self.last.as_ref() != Some(&stance) {
-            let moved = self
-                .last
-                .as_ref()
-                .is_none_or(|last| (last.state, last.degraded) != (state, degraded));
-            if moved {
+            if self.last.as_ref().is_none_or(|last| last.standing != standing) {
                 self.since = now;
             }
             self.seq += 1;
             self.last = Some(stance);
         }
         Verdict {
-            state,
-            degraded,
+            state: standing.state,
+            degraded: standing.degraded,
+            forced: standing.forced,
             weight,
             reasons,
             findings: self.findings.clone(),
@@ -171,11 +172,45 @@ impl ServiceJudge {
         }
     }
 
-    /// The precedence of the design: what says "down" for certain, then orders, then the criteria.
-    fn stance(&self, now: Moment, order: Option<Order>) -> (State, bool, Vec<Reason>) {
-        let down = |code, text| (State::Down, false, vec![plain(code, Else::Down, text)]);
+    /// The precedence of the design: maintenance, then what says "down" for certain, then the other
+    /// orders, then the criteria.
+    fn stance(&self, now: Moment, orders: &Orders) -> (Standing, Vec<Reason>) {
+        let ordered = orders.reasons();
+        let word = orders.word();
+        let (judged, judgement) = self.judged(now);
+        if word == Some(Word::Maint) {
+            return (Standing::plain(State::Maint), [ordered, judgement].concat());
+        }
+        if !matches!(self.cause, Cause::Criteria(_)) || self.is_stale(now) {
+            return (Standing::plain(State::Down), [judgement, ordered].concat());
+        }
+        let standing = match word {
+            Some(Word::Maint | Word::Down) => Standing::plain(State::Down),
+            Some(Word::Drain) => Standing::plain(State::Drain),
+            Some(Word::Up) => Standing { forced: true, ..Standing::plain(State::Up) },
+            Some(Word::Weight(_)) | None => judged,
+        };
+        let stop = match orders.stop {
+            Some(Stop::Down) => Some((State::Down, Else::Down)),
+            Some(Stop::Drain) => Some((State::Drain, Else::Drain)),
+            None => None,
+        };
+        let mut reasons = [ordered, judgement].concat();
+        match stop {
+            Some((state, otherwise)) if state > standing.state => {
+                let text = "the sidecar is stopping".to_owned();
+                reasons.insert(0, plain(Code::Shutdown, otherwise, text));
+                (Standing::plain(state), reasons)
+            }
+            _ => (standing, reasons),
+        }
+    }
+
+    /// What the looks alone say.
+    fn judged(&self, now: Moment) -> (Standing, Vec<Reason>) {
+        let down = |code, text| (Standing::plain(State::Down), vec![plain(code, Else::Down, text)]);
         if self.is_stale(now) || matches!(self.cause, Cause::Stale) {
-            return (State::Down, false, vec![Reason::stale(self.rules.freshness)]);
+            return (Standing::plain(State::Down), vec![Reason::stale(self.rules.freshness)]);
         }
         match &self.cause {
             Cause::Starting | Cause::Stale => {
@@ -188,26 +223,13 @@ impl ServiceJudge {
             }
             Cause::Probe(code, text) => down(*code, text.clone()),
             Cause::Criteria(findings) => {
-                let level = self.damper.level();
-                let mut reasons = failures(findings);
-                let ordered = match order {
-                    Some(Order::ShutdownDown) => Some((State::Down, Else::Down)),
-                    Some(Order::ShutdownDrain) => Some((State::Drain, Else::Drain)),
-                    None => None,
+                let standing = match self.damper.level() {
+                    Level::Full => Standing::plain(State::Up),
+                    Level::Degraded => Standing { degraded: true, ..Standing::plain(State::Up) },
+                    Level::Drain => Standing::plain(State::Drain),
+                    Level::Down => Standing::plain(State::Down),
                 };
-                let judged = match level {
-                    Level::Full | Level::Degraded => State::Up,
-                    Level::Drain => State::Drain,
-                    Level::Down => State::Down,
-                };
-                match ordered {
-                    Some((state, otherwise)) if otherwise.level() > level => {
-                        let text = "the sidecar is stopping".to_owned();
-                        reasons.insert(0, plain(Code::Shutdown, otherwise, text));
-                        (state, false, reasons)
-                    }
-                    _ => (judged, level == Level::Degraded, reasons),
-                }
+                (standing, failures(findings))
             }
         }
     }
@@ -252,7 +274,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{FailureKind, Floor, Link, ProbeFailure, Rule, Server};
+    use super::super::{FailureKind, Floor, Link, Override, ProbeFailure, Rule, Server};
     use super::*;
 
     const FRESHNESS: Duration = Duration::from_secs(5);
@@ -324,9 +346,18 @@ mod tests {
             .map(|&look| {
                 second += 1;
                 judge.look(&observation(secs(second), look));
-                judge.verdict(secs(second), None)
+                judge.verdict(secs(second), &none())
             })
             .collect()
+    }
+
+    fn none() -> Orders {
+        Orders::default()
+    }
+
+    fn ordered(words: &[Word]) -> Orders {
+        let order = |word: &Word| Override { word: *word, text: "as ordered".to_owned() };
+        Orders { overrides: words.iter().map(order).collect(), ..none() }
     }
 
     fn codes(verdict: &Verdict) -> Vec<&'static str> {
@@ -336,7 +367,7 @@ mod tests {
     #[test]
     fn nothing_is_up_before_it_was_seen_to_be() {
         let mut judge = ServiceJudge::new(rules(), secs(0));
-        let verdict = judge.verdict(secs(0), None);
+        let verdict = judge.verdict(secs(0), &none());
         assert_eq!((verdict.state, codes(&verdict)), (State::Down, vec!["starting"]));
         let verdicts = run(rules(), &[Look::Good(5), Look::Good(5)]);
         assert_eq!(codes(&verdicts[0]), ["starting"]);
@@ -398,13 +429,13 @@ mod tests {
         let mut judge = ServiceJudge::new(rules(), secs(0));
         judge.look(&observation(secs(1), Look::Good(5)));
         judge.look(&observation(secs(2), Look::Good(5)));
-        let mut weight = |second| judge.verdict(secs(second), None).weight.percent();
+        let mut weight = |second| judge.verdict(secs(second), &none()).weight.percent();
         assert_eq!((weight(2), weight(3), weight(7)), (10, 19, 55));
         for second in 3..=12 {
             judge.look(&observation(secs(second), Look::Good(5)));
         }
         judge.look(&observation(secs(13), Look::Good(4)));
-        assert_eq!(judge.verdict(secs(13), None).weight.percent(), 50, "capped while degraded");
+        assert_eq!(judge.verdict(secs(13), &none()).weight.percent(), 50, "capped while degraded");
     }
 
     #[test]
@@ -413,29 +444,106 @@ mod tests {
         for second in 1..=2 {
             judge.look(&observation(secs(second), Look::Good(5)));
         }
-        assert_eq!(judge.verdict(secs(7), None).state, State::Up);
-        assert_eq!(codes(&judge.verdict(secs(8), None)), ["stale"]);
+        assert_eq!(judge.verdict(secs(7), &none()).state, State::Up);
+        assert_eq!(codes(&judge.verdict(secs(8), &none())), ["stale"]);
         judge.look(&observation(secs(9), Look::Good(5)));
-        assert_eq!(codes(&judge.verdict(secs(9), None)), ["stale"]);
+        assert_eq!(codes(&judge.verdict(secs(9), &none())), ["stale"]);
         judge.look(&observation(secs(10), Look::Good(5)));
-        assert_eq!(judge.verdict(secs(10), None).state, State::Up);
+        assert_eq!(judge.verdict(secs(10), &none()).state, State::Up);
     }
 
     #[test]
     fn a_shutdown_is_announced_but_never_hides_worse() {
         let mut judge = ServiceJudge::new(rules(), secs(0));
-        let order = Some(Order::ShutdownDrain);
-        assert_eq!(codes(&judge.verdict(secs(0), order)), ["starting"]);
+        let order = Orders { stop: Some(Stop::Drain), ..none() };
+        assert_eq!(codes(&judge.verdict(secs(0), &order)), ["starting"]);
         for second in 1..=2 {
             judge.look(&observation(secs(second), Look::Good(4)));
         }
-        let verdict = judge.verdict(secs(2), order);
+        let verdict = judge.verdict(secs(2), &order);
         assert_eq!(
             (verdict.state, codes(&verdict)),
             (State::Drain, vec!["shutdown", "servers-few"])
         );
         judge.look(&observation(secs(3), Look::Good(0)));
-        assert_eq!(judge.verdict(secs(3), order).state, State::Down);
+        assert_eq!(judge.verdict(secs(3), &order).state, State::Down);
+    }
+
+    #[test]
+    fn orders_have_their_precedence() {
+        let (maint, down, drain, up) = (Word::Maint, Word::Down, Word::Drain, Word::Up);
+        let (good, few, dead) = (Look::Good(5), Look::Good(2), Look::Bad(FailureKind::Refused));
+        for (last, words, state, forced) in [
+            (dead, &[maint, up][..], State::Maint, false),
+            (dead, &[drain, up], State::Down, false),
+            (dead, &[up], State::Down, false),
+            (good, &[down, drain, up], State::Down, false),
+            (good, &[drain, up], State::Drain, false),
+            (few, &[drain], State::Drain, false),
+            (few, &[up], State::Up, true),
+            (good, &[up], State::Up, true),
+            (few, &[], State::Down, false),
+        ] {
+            let mut judge = ServiceJudge::new(rules(), secs(0));
+            for (second, look) in (1..).zip([good, good, last]) {
+                judge.look(&observation(secs(second), look));
+            }
+            let verdict = judge.verdict(secs(3), &ordered(words));
+            let said = (verdict.state, verdict.forced, verdict.degraded);
+            assert_eq!(said, (state, forced, false), "{last:?} {words:?}");
+            // Every order and every cause is shown, whichever decides.
+            let shown = codes(&verdict).iter().filter(|code| **code == "override").count();
+            assert_eq!(shown, words.len());
+            assert_eq!(verdict.reasons.len(), words.len() + usize::from(last_fails(last)));
+        }
+        fn last_fails(look: Look) -> bool {
+            !matches!(look, Look::Good(5))
+        }
+    }
+
+    #[test]
+    fn lost_orders_drain_and_nothing_less_than_down_beats_that() {
+        let mut judge = ServiceJudge::new(rules(), secs(0));
+        for second in 1..=2 {
+            judge.look(&observation(secs(second), Look::Good(5)));
+        }
+        for (words, state) in [
+            (&[][..], State::Drain),
+            (&[Word::Up], State::Drain),
+            (&[Word::Down], State::Down),
+            (&[Word::Maint], State::Maint),
+        ] {
+            let orders = Orders { lost: true, ..ordered(words) };
+            let verdict = judge.verdict(secs(2), &orders);
+            assert_eq!(verdict.state, state, "{words:?}");
+            assert!(codes(&verdict).contains(&"overrides-lost"));
+        }
+        judge.look(&observation(secs(3), Look::Bad(FailureKind::Refused)));
+        assert_eq!(
+            judge.verdict(secs(3), &Orders { lost: true, ..none() }).state,
+            State::Down,
+            "a dead node is never up drain"
+        );
+    }
+
+    #[test]
+    fn an_ordered_weight_caps_every_other_one() {
+        let mut judge = ServiceJudge::new(rules(), secs(0));
+        for (second, servers) in [(1, 5), (2, 5), (30, 5), (31, 5), (40, 5)] {
+            judge.look(&observation(secs(second), Look::Good(servers)));
+        }
+        let mut weight = |percents: &[u64]| {
+            let words: Vec<Word> =
+                percents.iter().map(|percent| Word::Weight(Weight::clamped(*percent))).collect();
+            judge.verdict(secs(60), &ordered(&words)).weight.percent()
+        };
+        assert_eq!((weight(&[30]), weight(&[70, 20, 50])), (30, 20));
+        judge.look(&observation(secs(60), Look::Good(4)));
+        let degraded = |words: &[Word]| judge.clone().verdict(secs(60), &ordered(words));
+        let most = Word::Weight(Weight::clamped(80));
+        assert_eq!(degraded(&[most]).weight.percent(), 50);
+        let forced = degraded(&[most, Word::Up]);
+        assert_eq!((forced.forced, forced.degraded, forced.weight.percent()), (true, false, 80));
     }
 
     fn any_look() -> impl Strategy<Value = Look> {
@@ -479,7 +587,7 @@ mod tests {
             .map(|&(pause, look)| {
                 now = now + Duration::from_millis(pause);
                 judge.look(&observation(now, look));
-                (now, look, judge.verdict(now, None))
+                (now, look, judge.verdict(now, &none()))
             })
             .collect()
     }
@@ -560,7 +668,7 @@ mod tests {
                 now = now + Duration::from_millis(pause);
                 judge.look(&observation(now, look));
                 let then = now + rules.freshness + Duration::from_millis(late);
-                prop_assert_eq!(judge.clone().verdict(then, None).state, State::Down);
+                prop_assert_eq!(judge.clone().verdict(then, &none()).state, State::Down);
             }
         }
 

@@ -5,7 +5,7 @@
 //! only, never the kind of node that they came from.
 //!
 //! ```text
-//! Observation --criteria--> Findings --damping--> Level --ramp, order, staleness--> Verdict
+//! Observation --criteria--> Findings --damping--> Level --ramp, orders, staleness--> Verdict
 //! ```
 
 mod criteria;
@@ -13,13 +13,15 @@ mod damping;
 mod judge;
 mod moment;
 mod observation;
+mod orders;
 mod reason;
 mod verdict;
 
 pub use criteria::{Criterion, Else, Finding, Floor, Rule};
 pub use damping::{Damper, Damping, Level};
-pub use judge::{Order, Rules, ServiceJudge};
+pub use judge::{Rules, ServiceJudge};
 pub use moment::Moment;
 pub use observation::{Facts, FailureKind, Introducers, Link, Observation, ProbeFailure, Server};
+pub use orders::{Orders, Override, Stop, Word};
 pub use reason::{Code, Reason};
 pub use verdict::{State, Verdict, Weight};

@@ -42,6 +42,10 @@ pub enum Code {
     NoIntroducers,
     /// The status page takes too long to answer.
     Slow,
+    /// An operator has ordered it.
+    Override,
+    /// What operators had ordered cannot be read any more.
+    OverridesLost,
     /// The sidecar is on its way out.
     Shutdown,
 }
@@ -67,6 +71,8 @@ impl Code {
             Self::IntroducersFew => "introducers-few",
             Self::NoIntroducers => "no-introducers",
             Self::Slow => "slow",
+            Self::Override => "override",
+            Self::OverridesLost => "overrides-lost",
             Self::Shutdown => "shutdown",
         }
     }

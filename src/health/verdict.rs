@@ -87,6 +87,8 @@ pub struct Verdict {
     pub state: State,
     /// Up, but not as it should be; only ever true in [`State::Up`].
     pub degraded: bool,
+    /// Up by an operator's order, whatever the criteria say; only ever true in [`State::Up`].
+    pub forced: bool,
     /// The share of full work, meant only in [`State::Up`].
     pub weight: Weight,
     /// Why, worst first; also what is only warned of.

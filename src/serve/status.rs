@@ -114,6 +114,7 @@ struct Failure {
 struct ServiceStatus {
     state: State,
     degraded: bool,
+    forced: bool,
     weight: Weight,
     since: String,
     seq: u64,
@@ -147,6 +148,7 @@ impl Status {
             let status = ServiceStatus {
                 state: verdict.state,
                 degraded: verdict.degraded,
+                forced: verdict.forced,
                 weight: verdict.weight,
                 since: clock.rfc3339(verdict.since),
                 seq: verdict.seq,

@@ -108,11 +108,13 @@ impl Words {
     }
 }
 
-/// The reasons in one line. What is only warned of is no reason for a state, so it is left out.
+/// The reasons in one line. What is only warned of is no reason for a state, so it is left out, but
+/// for the order that forces one.
 fn why(verdict: &Verdict) -> String {
     let mut why = String::new();
     for reason in &verdict.reasons {
-        if reason.otherwise > crate::health::Else::Warn {
+        let forces = verdict.forced && reason.code == crate::health::Code::Override;
+        if reason.otherwise > crate::health::Else::Warn || forces {
             let _ = write!(why, "{}{reason}", if why.is_empty() { "" } else { "; " });
         }
     }
@@ -133,7 +135,11 @@ fn agent(verdict: &Verdict, why: &str, maxconn: Option<NonZeroU32>, owning: bool
         (State::Maint, true) => ("up maint 100%".to_owned(), Some(why.to_owned())),
         (State::Maint, false) => ("down 100%".to_owned(), Some(format!("maint: {why}"))),
     };
-    let reason = if verdict.degraded { Some(format!("degraded: {why}")) } else { reason };
+    let reason = match verdict {
+        Verdict { forced: true, .. } => Some(format!("forced: {why}")),
+        Verdict { degraded: true, .. } => Some(format!("degraded: {why}")),
+        _ => reason,
+    };
     let maxconn = maxconn.map(|full| format!(" maxconn:{}", weight.share_of(full)));
     AgentLine::new(&words, reason.as_deref(), maxconn.as_deref().unwrap_or_default())
 }
@@ -141,6 +147,7 @@ fn agent(verdict: &Verdict, why: &str, maxconn: Option<NonZeroU32>, owning: bool
 fn health(service: &str, verdict: &Verdict, why: &str) -> Health {
     let (status, word, header) = match verdict.state {
         State::Up if verdict.degraded => (200, "warn", Some(DEGRADED)),
+        State::Up if verdict.forced => (200, "warn", None),
         State::Up => (200, "pass", None),
         State::Down => (503, "fail", None),
         State::Drain | State::Maint => (503, "fail", Some(IMMEDIATE_FAIL)),
@@ -149,6 +156,7 @@ fn health(service: &str, verdict: &Verdict, why: &str) -> Health {
         status: word,
         service_id: service,
         state: verdict.state.as_str(),
+        forced: verdict.forced,
         weight: verdict.weight.percent(),
         output: (!why.is_empty()).then_some(why),
         checks: checks(&verdict.findings),
@@ -178,6 +186,8 @@ struct Body<'a> {
     status: &'static str,
     service_id: &'a str,
     state: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forced: bool,
     weight: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a str>,
@@ -216,6 +226,7 @@ mod tests {
         Verdict {
             state,
             degraded,
+            forced: false,
             weight: Weight::clamped(weight),
             reasons: codes.iter().map(reason).collect(),
             findings: Vec::new(),
@@ -263,6 +274,16 @@ mod tests {
         ] {
             assert_eq!(lines(&verdict, None), (owning.to_owned(), keep.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_forced_state_says_so() {
+        let reasons = [(Code::Override, Else::Warn), (Code::ServersFew, Else::Down)];
+        let verdict = Verdict { forced: true, ..verdict(State::Up, false, 100, &reasons) };
+        let why = "override: so it is; servers-few: so it is";
+        assert_eq!(lines(&verdict, None).0, format!("up ready 100% #forced: {why}\n"));
+        let health = Words::of("x", &verdict, None).health;
+        assert_eq!((health.status, health.header), (200, None));
     }
 
     #[test]
