@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -21,15 +22,25 @@ use crate::serve::Words;
 pub struct Board {
     /// The clock by which moments are meant.
     pub clock: Clock,
-    /// The services, in the order of their names.
-    pub services: Vec<ServiceBoard>,
     /// The last look at the node.
     pub node: watch::Receiver<Arc<NodeView>>,
-    /// What does not change while the sidecar runs.
-    pub fixed: Fixed,
-    default: usize,
+    /// When the sidecar started.
+    pub started: Moment,
+    /// The last generation of operators' orders that is in what is said.
+    pub applied: watch::Receiver<u64>,
+    table: Arc<ArcSwap<Table>>,
     fresh: Arc<Freshness>,
     ready: Arc<AtomicBool>,
+}
+
+/// What one configuration puts on the board; another one replaces it whole.
+#[derive(Debug)]
+pub struct Table {
+    /// The services, in the order of their names.
+    pub services: Vec<Arc<ServiceBoard>>,
+    /// What follows from the configuration alone.
+    pub fixed: Fixed,
+    default: usize,
 }
 
 /// One service's answers.
@@ -66,7 +77,7 @@ pub struct NodeView {
     pub facts: Option<Facts>,
 }
 
-/// What does not change while the sidecar runs.
+/// What follows from the configuration alone.
 #[derive(Clone, Debug)]
 pub struct Fixed {
     /// The node's URL.
@@ -77,8 +88,6 @@ pub struct Fixed {
     pub nickname: String,
     /// Tells one configuration from another.
     pub config_hash: String,
-    /// When the sidecar started.
-    pub started: Moment,
 }
 
 /// Until when the last look counts.
@@ -106,11 +115,49 @@ pub struct Publisher {
     pub services: Vec<watch::Sender<Arc<Answers>>>,
     /// The channel of looks.
     pub node: watch::Sender<Arc<NodeView>>,
+    clock: Clock,
+    applied: watch::Sender<u64>,
+    table: Arc<ArcSwap<Table>>,
     fresh: Arc<Freshness>,
     ready: Arc<AtomicBool>,
 }
 
+/// A service's place on a new board: the channel that it has already, or its first answers.
+#[derive(Debug)]
+pub enum Place {
+    /// Those who wait for a change go on waiting.
+    Kept(watch::Sender<Arc<Answers>>),
+    /// It is new.
+    New(Answers),
+}
+
 impl Publisher {
+    /// Replaces what is on the board by what this configuration wants. For each of its services there is
+    /// a place, and what to say when the judge's word is stale.
+    pub fn replace(&mut self, config: &Config, places: Vec<(Place, Answers)>) {
+        let mut senders = Vec::new();
+        let mut services = Vec::new();
+        for (service, (place, stale)) in config.services.iter().zip(places) {
+            let sender = match place {
+                Place::Kept(sender) => sender,
+                Place::New(first) => watch::Sender::new(Arc::new(first)),
+            };
+            services.push(Arc::new(ServiceBoard {
+                name: Arc::clone(&service.name),
+                clock: self.clock,
+                current: sender.subscribe(),
+                stale: Arc::new(stale),
+                fresh: Arc::clone(&self.fresh),
+                looks: self.node.subscribe(),
+            }));
+            senders.push(sender);
+        }
+        let default = services.iter().position(|s| s.name == config.default_service);
+        let table = Table { services, fixed: Fixed::of(config), default: default.unwrap_or(0) };
+        self.table.store(Arc::new(table));
+        self.services = senders;
+    }
+
     /// Says until when the last look counts. It comes after the verdicts that follow from that
     /// look: else an old one would count again for a moment.
     pub fn fresh_until(&self, until: Moment) {
@@ -119,68 +166,65 @@ impl Publisher {
         self.fresh.0.store(nanos, Ordering::Release);
     }
 
+    /// Says which generation of operators' orders is in what is said.
+    pub fn applied(&self, generation: u64) {
+        self.applied.send_if_modified(|applied| std::mem::replace(applied, generation) != generation);
+    }
+
     /// Says that every listener is bound and the first look has finished.
     pub fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 }
 
-impl Board {
-    /// A board for the services of `config`, whose verdicts are `first`, and those to give when
-    /// the judge's word is stale are `stale`.
-    #[must_use]
-    pub fn new(
-        config: &Config,
-        clock: Clock,
-        first: Vec<Answers>,
-        stale: Vec<Answers>,
-    ) -> (Self, Publisher) {
-        let fresh = Arc::new(Freshness(AtomicU64::new(Freshness::NO_LIMIT)));
-        let ready = Arc::new(AtomicBool::new(false));
-        let (node_tx, node) = watch::channel(Arc::new(NodeView::default()));
-        let mut senders = Vec::new();
-        let mut services = Vec::new();
-        for ((service, first), stale) in config.services.iter().zip(first).zip(stale) {
-            let (sender, current) = watch::channel(Arc::new(first));
-            senders.push(sender);
-            services.push(ServiceBoard {
-                name: Arc::clone(&service.name),
-                clock,
-                current,
-                stale: Arc::new(stale),
-                fresh: Arc::clone(&fresh),
-                looks: node.clone(),
-            });
-        }
-        let default =
-            services.iter().position(|s| s.name == config.default_service).unwrap_or_default();
+impl Fixed {
+    fn of(config: &Config) -> Self {
         let dir = config.node.dir.as_ref();
-        let fixed = Fixed {
+        Self {
             url: config.node.target.to_string(),
             dir: dir.map(|dir| dir.path.display().to_string()),
             nickname: dir.map(|dir| dir.nickname.clone()).unwrap_or_default(),
             config_hash: config.hash(),
-            started: clock.now(),
-        };
+        }
+    }
+}
+
+impl Board {
+    /// A board with nothing on it yet, and the judge's end of it.
+    #[must_use]
+    pub fn new(config: &Config, clock: Clock) -> (Self, Publisher) {
+        let fresh = Arc::new(Freshness(AtomicU64::new(Freshness::NO_LIMIT)));
+        let ready = Arc::new(AtomicBool::new(false));
+        let node = watch::Sender::new(Arc::new(NodeView::default()));
+        let empty = Table { services: Vec::new(), fixed: Fixed::of(config), default: 0 };
+        let table = Arc::new(ArcSwap::from_pointee(empty));
+        let applied = watch::Sender::new(0);
         let board = Self {
             clock,
-            services,
-            node,
-            fixed,
-            default,
+            node: node.subscribe(),
+            started: clock.now(),
+            applied: applied.subscribe(),
+            table: Arc::clone(&table),
             fresh: Arc::clone(&fresh),
             ready: Arc::clone(&ready),
         };
-        (board, Publisher { services: senders, node: node_tx, fresh, ready })
+        (board, Publisher { services: Vec::new(), node, clock, applied, table, fresh, ready })
+    }
+
+    /// What is on the board now.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
     }
 
     /// The service of this name; the default one for an empty name.
     #[must_use]
-    pub fn service(&self, name: &str) -> Option<&ServiceBoard> {
+    pub fn service(&self, name: &str) -> Option<Arc<ServiceBoard>> {
+        let table = self.table.load();
         if name.is_empty() {
-            return self.services.get(self.default);
+            return table.services.get(table.default).cloned();
         }
-        self.services.iter().find(|service| &*service.name == name)
+        table.services.iter().find(|service| &*service.name == name).cloned()
     }
 
     /// Until when the last look counts; `None` before the first has finished.

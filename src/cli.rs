@@ -75,9 +75,27 @@ impl ConfigArgs {
             file: instance.or_else(|| self.config.clone()),
             node_dir: self.node_dir.clone(),
             node: self.node.clone(),
+            socket: self.socket(),
+            state_dir: directory("STATE_DIRECTORY"),
             ..Sources::default()
         }
     }
+
+    /// Where the admin socket is unless the configuration says so.
+    fn socket(&self) -> Option<PathBuf> {
+        if let Some(name) = &self.instance {
+            return Some(PathBuf::from("/run/hcf").join(name).join("admin.sock"));
+        }
+        let runtime = directory("RUNTIME_DIRECTORY");
+        let own = || directory("XDG_RUNTIME_DIR").map(|dir| dir.join("hcf"));
+        runtime.or_else(own).map(|dir| dir.join("admin.sock"))
+    }
+}
+
+/// The first directory that an environment variable names; systemd separates several by colons.
+fn directory(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var(variable).ok()?;
+    value.split(':').next().filter(|dir| dir.starts_with('/')).map(PathBuf::from)
 }
 
 /// Run the sidecar.

@@ -6,23 +6,27 @@ use tokio::time::Instant;
 
 use crate::health::Moment;
 
-/// Tells the time; copies of one clock agree.
+/// Tells the time; copies of one clock agree. Its epoch is the machine's start, so that a moment means
+/// the same to the next process, unless the machine was asleep between.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    epoch: Instant,
+    started: Instant,
+    /// How long after the epoch.
+    at: Duration,
 }
 
 impl Clock {
-    /// A clock whose epoch is now.
+    /// Starts a clock.
     #[must_use]
     pub fn start() -> Self {
-        Self { epoch: Instant::now() }
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self { started: Instant::now(), at: Duration::try_from(boot).unwrap_or_default() }
     }
 
     /// Now, for deciding.
     #[must_use]
     pub fn now(&self) -> Moment {
-        Moment::after_epoch(self.epoch.elapsed())
+        Moment::after_epoch(self.at + self.started.elapsed())
     }
 
     /// The instant of a moment, to wait for it.
@@ -30,7 +34,8 @@ impl Clock {
     pub fn instant(&self, moment: Moment) -> Instant {
         // A moment beyond what an instant can hold is never reached, nor is one a year from now.
         let year = Duration::from_hours(365 * 24);
-        self.epoch.checked_add(moment.since_epoch()).unwrap_or_else(|| self.epoch + year)
+        let after = moment.since_epoch().saturating_sub(self.at);
+        self.started.checked_add(after).unwrap_or_else(|| self.started + year)
     }
 
     /// The wall-clock time of a moment, by what the wall clock says now.

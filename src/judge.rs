@@ -1,19 +1,24 @@
 //! The judge at work: the one task that turns looks into published verdicts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::board::{Answers, Board, NodeView, Publisher};
+use crate::board::{Answers, Board, NodeView, Place, Publisher};
 use crate::clock::Clock;
 use crate::config::{Config, Service};
 use crate::health::{
-    Code, Facts, Moment, Observation, Reason, ServiceJudge, State, Stop, Verdict, Weight,
+    Code, Facts, Kept, Moment, Observation, Orders, Reason, ServiceJudge, State, Stop, Verdict,
+    Weight,
 };
+use crate::overrides::Ruling;
 use crate::serve::Words;
+use crate::systemd::Systemd;
 
 /// Judges every service.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub struct Judge {
     failing: bool,
     /// Told once, when the first look has finished.
     first: Option<oneshot::Sender<()>>,
+    systemd: Systemd,
 }
 
 /// One service and its judge.
@@ -34,24 +40,61 @@ struct Seat {
     judge: ServiceJudge,
 }
 
+/// What every judge knows, by its service's name.
+pub type Memory = BTreeMap<String, Kept>;
+
+/// What a judge goes by.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Finished looks at the node.
+    pub looks: mpsc::Receiver<Observation>,
+    /// Other configurations; each is told when it is in force.
+    pub configs: mpsc::Receiver<(Arc<Config>, oneshot::Sender<()>)>,
+    /// What operators have ordered.
+    pub rulings: watch::Receiver<Arc<Ruling>>,
+    /// What the sidecar says on its way out.
+    pub stopping: watch::Receiver<Option<Stop>>,
+    /// Ends the judge, which then says what it knew.
+    pub stop: CancellationToken,
+}
+
+impl Inbox {
+    fn orders(&self, service: &str) -> Orders {
+        self.rulings.borrow().orders(service, *self.stopping.borrow())
+    }
+}
+
 impl Judge {
-    /// A judge that has seen nothing, the board on which it publishes, and word of its first look.
+    /// A judge that knows what is in `memory`, the board on which it publishes, and word of its first
+    /// look.
     #[must_use]
-    pub fn new(config: &Config, clock: Clock) -> (Self, Board, oneshot::Receiver<()>) {
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        mut memory: Memory,
+        ruling: &Ruling,
+        systemd: Systemd,
+    ) -> (Self, Board, oneshot::Receiver<()>) {
         let now = clock.now();
+        let (board, mut publisher) = Board::new(config, clock);
         let mut seats = Vec::new();
-        let mut first = Vec::new();
-        let mut stale = Vec::new();
+        let mut places = Vec::new();
         for service in &config.services {
-            let mut judge = ServiceJudge::new(service.rules.clone(), now);
-            first.push(answers(service, judge.verdict(now, None)));
-            stale.push(answers(service, stale_verdict(service, now)));
+            let rules = service.rules.clone();
+            let mut judge = match memory.remove(&*service.name) {
+                Some(kept) => ServiceJudge::resumed(rules, kept),
+                None => ServiceJudge::new(rules, now),
+            };
+            let first = answers(service, judge.verdict(now, &ruling.orders(&service.name, None)));
+            places.push((Place::New(first), answers(service, stale_verdict(service, now))));
             seats.push(Seat { service: service.clone(), judge });
         }
-        let (board, publisher) = Board::new(config, clock, first, stale);
+        publisher.replace(config, places);
         let (told, first) = oneshot::channel();
+        let first_look = Some(told);
         let judge =
-            Self { clock, seats, publisher, facts: None, failing: false, first: Some(told) };
+            Self { clock, seats, publisher, facts: None, failing: false, first: first_look, systemd };
+        judge.freshen();
         (judge, board, first)
     }
 
@@ -60,13 +103,9 @@ impl Judge {
         self.publisher.ready();
     }
 
-    /// Judges until it is stopped, or nobody looks any more.
-    pub async fn run(
-        mut self,
-        mut looks: mpsc::Receiver<Observation>,
-        mut orders: watch::Receiver<Option<Order>>,
-        stop: CancellationToken,
-    ) {
+    /// Judges until it is stopped, or nobody looks any more; returns what it knows.
+    pub async fn run(mut self, mut inbox: Inbox) -> Memory {
+        self.publish(&inbox, false);
         loop {
             // A verdict goes stale by time alone, so time alone must be able to publish one.
             let until = self.seats.iter().filter_map(|seat| seat.judge.fresh_until()).min();
@@ -74,39 +113,43 @@ impl Judge {
             let stale = until.filter(|until| *until >= now).map(|until| self.clock.instant(until));
             let going_stale = async {
                 match stale {
-                    Some(at) => sleep_until(at + std::time::Duration::from_millis(1)).await,
+                    Some(at) => sleep_until(at + Duration::from_millis(1)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let pulse = async {
+                match self.systemd.pulse() {
+                    Some(time) => sleep(time).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                look = looks.recv() => match look {
-                    Some(look) => self.take(look, *orders.borrow()),
-                    None => return,
+                look = inbox.looks.recv() => match look {
+                    Some(look) => self.take(look, &inbox),
+                    None => break,
                 },
-                changed = orders.changed() => match changed {
-                    Ok(()) => {
-                        let order = *orders.borrow_and_update();
-                        self.publish(order);
-                    }
-                    Err(_) => return,
-                },
-                () = going_stale => {
-                    let order = *orders.borrow();
-                    self.publish(order);
+                Some((config, done)) = inbox.configs.recv() => {
+                    self.rule_by(&config, &inbox);
+                    // Whoever asked may have gone meanwhile.
+                    let _ = done.send(());
                 }
-                () = stop.cancelled() => return,
+                Ok(()) = inbox.rulings.changed() => self.publish(&inbox, false),
+                Ok(()) = inbox.stopping.changed() => self.publish(&inbox, false),
+                () = going_stale => self.publish(&inbox, false),
+                () = pulse => {}
+                () = inbox.stop.cancelled() => break,
             }
+            self.systemd.alive();
         }
+        self.seats.iter().map(|seat| (seat.service.name.to_string(), seat.judge.kept())).collect()
     }
 
-    fn take(&mut self, look: Observation, order: Option<Order>) {
+    fn take(&mut self, look: Observation, inbox: &Inbox) {
         for seat in &mut self.seats {
             seat.judge.look(&look);
         }
-        self.publish(order);
-        if let Some(until) = self.seats.iter().filter_map(|seat| seat.judge.fresh_until()).max() {
-            self.publisher.fresh_until(until);
-        }
+        self.publish(inbox, false);
+        self.freshen();
         self.note(look);
         if let Some(first) = self.first.take() {
             // Whoever waits for the first look may have gone meanwhile.
@@ -115,17 +158,71 @@ impl Judge {
         }
     }
 
-    fn publish(&mut self, order: Option<Order>) {
+    fn freshen(&self) {
+        if let Some(until) = self.seats.iter().filter_map(|seat| seat.judge.fresh_until()).max() {
+            self.publisher.fresh_until(until);
+        }
+    }
+
+    /// Goes over to another configuration. A service that stays keeps what it knows and has said.
+    fn rule_by(&mut self, config: &Config, inbox: &Inbox) {
         let now = self.clock.now();
+        let senders = std::mem::take(&mut self.publisher.services);
+        let mut old: BTreeMap<Arc<str>, _> = std::mem::take(&mut self.seats)
+            .into_iter()
+            .zip(senders)
+            .map(|(seat, sender)| (Arc::clone(&seat.service.name), (seat.judge, sender)))
+            .collect();
+        let mut places = Vec::new();
+        for service in &config.services {
+            let rules = service.rules.clone();
+            let (judge, place) = if let Some((mut judge, sender)) = old.remove(&service.name) {
+                judge.rule_by(rules);
+                (judge, Place::Kept(sender))
+            } else {
+                let mut judge = ServiceJudge::new(rules, now);
+                let first = judge.verdict(now, &inbox.orders(&service.name));
+                (judge, Place::New(answers(service, first)))
+            };
+            places.push((place, answers(service, stale_verdict(service, now))));
+            self.seats.push(Seat { service: service.clone(), judge });
+        }
+        self.publisher.replace(config, places);
+        // The words may be others, although the verdicts are not.
+        self.publish(inbox, true);
+        self.freshen();
+    }
+
+    /// Publishes every verdict that is another one now, or `all` of them.
+    fn publish(&mut self, inbox: &Inbox, all: bool) {
+        let now = self.clock.now();
+        let generation = inbox.rulings.borrow().generation;
+        let mut changed = false;
         for (seat, sender) in self.seats.iter_mut().zip(&self.publisher.services) {
-            let verdict = seat.judge.verdict(now, order);
+            let verdict = seat.judge.verdict(now, &inbox.orders(&seat.service.name));
             let last = Arc::clone(&sender.borrow());
-            if last.verdict == verdict {
+            if last.verdict == verdict && !all {
                 continue;
             }
             transition(&seat.service.name, &last.verdict, &verdict);
             sender.send_replace(Arc::new(answers(&seat.service, verdict)));
+            changed = true;
         }
+        self.publisher.applied(generation);
+        if changed {
+            self.systemd.status(&self.summary());
+        }
+    }
+
+    /// The verdicts in a line.
+    fn summary(&self) -> String {
+        let mut words = Vec::new();
+        for (seat, sender) in self.seats.iter().zip(&self.publisher.services) {
+            let answers = sender.borrow();
+            let line = String::from_utf8_lossy(&answers.words.owning.line).trim_end().to_owned();
+            words.push(format!("{}: {line}", seat.service.name));
+        }
+        words.join("; ")
     }
 
     /// Keeps the look for showing, and logs where looks begin to fail.
@@ -194,21 +291,43 @@ fn transition(service: &str, from: &Verdict, to: &Verdict) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::task::JoinSet;
     use tokio::time::advance;
 
     use super::*;
     use crate::config::Sources;
-    use crate::health::{FailureKind, Link, ProbeFailure, Server};
+    use crate::health::{FailureKind, Link, Override, ProbeFailure, Server, Word};
 
     /// A judge of the default configuration: write wants 7 servers, and freshness is 5 s.
     fn judge() -> (Judge, Board, oneshot::Receiver<()>, Clock) {
         let config = Config::load(&Sources::default()).unwrap();
         let clock = Clock::start();
-        let (judge, board, first) = Judge::new(&config, clock);
+        let (judge, board, first) =
+            Judge::new(&config, clock, Memory::new(), &Ruling::default(), Systemd::default());
         (judge, board, first, clock)
+    }
+
+    /// The ends of an inbox that a test holds.
+    struct Outbox {
+        looks: mpsc::Sender<Observation>,
+        _configs: mpsc::Sender<(Arc<Config>, oneshot::Sender<()>)>,
+        rulings: watch::Sender<Arc<Ruling>>,
+        stopping: watch::Sender<Option<Stop>>,
+    }
+
+    fn inbox() -> (Outbox, Inbox) {
+        let (look_tx, looks) = mpsc::channel(1);
+        let (config_tx, configs) = mpsc::channel(1);
+        let (ruling_tx, rulings) = watch::channel(Arc::new(Ruling::default()));
+        let (stopping_tx, stopping) = watch::channel(None);
+        let outbox = Outbox {
+            looks: look_tx,
+            _configs: config_tx,
+            rulings: ruling_tx,
+            stopping: stopping_tx,
+        };
+        let stop = CancellationToken::new();
+        (outbox, Inbox { looks, configs, rulings, stopping, stop })
     }
 
     fn good(clock: Clock) -> Observation {
@@ -235,16 +354,15 @@ mod tests {
     async fn verdicts_are_published_and_go_stale_by_time_alone() {
         let (judge, board, first, clock) = judge();
         assert_eq!(said(&board), (State::Down, vec!["starting"]));
-        let (looks, seen) = mpsc::channel(1);
-        let (_order, orders) = watch::channel(None);
+        let (outbox, inbox) = inbox();
         let mut tasks = JoinSet::new();
-        tasks.spawn(judge.run(seen, orders, CancellationToken::new()));
-        looks.send(good(clock)).await.unwrap();
+        tasks.spawn(judge.run(inbox));
+        outbox.looks.send(good(clock)).await.unwrap();
         first.await.unwrap();
         assert!(board.is_ready());
         let write = board.service("write").unwrap();
         let tag = write.tag();
-        looks.send(good(clock)).await.unwrap();
+        outbox.looks.send(good(clock)).await.unwrap();
         write.changed(tag).await;
         // No introducer is known, which is only warned of.
         assert_eq!(said(&board), (State::Up, vec!["no-introducers"]));
@@ -256,9 +374,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stuck_judge_cannot_leave_an_old_up_standing() {
+        let (_outbox, inbox) = inbox();
         let (mut judge, board, _first, clock) = judge();
-        judge.take(good(clock), None);
-        judge.take(good(clock), None);
+        judge.take(good(clock), &inbox);
+        judge.take(good(clock), &inbox);
         assert_eq!(said(&board).0, State::Up);
         advance(Duration::from_secs(5)).await;
         assert_eq!(said(&board).0, State::Up);
@@ -266,32 +385,38 @@ mod tests {
         // The judge has not run since.
         assert_eq!(said(&board), (State::Down, vec!["stale"]));
         // A look after that does not bring the old word back for a moment.
-        judge.take(good(clock), None);
+        judge.take(good(clock), &inbox);
         assert_eq!(said(&board), (State::Down, vec!["stale"]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_order_is_published_at_once() {
+        let (outbox, inbox) = inbox();
         let (mut judge, board, _first, clock) = judge();
-        judge.take(good(clock), None);
-        judge.take(good(clock), None);
-        let (_looks, seen) = mpsc::channel(1);
-        let (order, orders) = watch::channel(None);
+        judge.take(good(clock), &inbox);
+        judge.take(good(clock), &inbox);
         let mut tasks = JoinSet::new();
         let write = board.service("write").unwrap();
         let tag = write.tag();
-        tasks.spawn(judge.run(seen, orders, CancellationToken::new()));
-        order.send_replace(Some(Order::ShutdownDrain));
+        tasks.spawn(judge.run(inbox));
+        outbox.stopping.send_replace(Some(Stop::Drain));
         write.changed(tag).await;
         assert_eq!(said(&board), (State::Drain, vec!["shutdown", "no-introducers"]));
+        let order = Override { word: Word::Maint, text: "disk swap".to_owned() };
+        let services = [("write".into(), vec![order])].into();
+        let ruling = Ruling { generation: 7, services, ..Ruling::default() };
+        outbox.rulings.send_replace(Arc::new(ruling));
+        board.applied.clone().wait_for(|generation| *generation == 7).await.unwrap();
+        assert_eq!(said(&board).0, State::Maint);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_counts_is_shown_with_its_text() {
+        let (_outbox, inbox) = inbox();
         let (mut judge, board, _first, clock) = judge();
         let failure = ProbeFailure::new(FailureKind::Refused, "nobody listens");
         let finished = clock.now();
-        judge.take(Observation { finished, took: Duration::ZERO, outcome: Err(failure) }, None);
+        judge.take(Observation { finished, took: Duration::ZERO, outcome: Err(failure) }, &inbox);
         assert_eq!(said(&board), (State::Down, vec!["refused"]));
         let view = Arc::clone(&board.node.borrow());
         assert_eq!(view.failure, Some(("refused", "nobody listens".to_owned())));

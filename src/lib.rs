@@ -26,4 +26,5 @@ pub mod judge;
 pub mod log;
 pub mod overrides;
 pub mod serve;
+pub mod systemd;
 pub mod tahoe;

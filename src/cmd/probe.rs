@@ -10,7 +10,7 @@ use super::{Failure, load, print, runtime};
 use crate::cli;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::health::{Damping, Observation, Rules, ServiceJudge};
+use crate::health::{Orders, Damping, Observation, Rules, ServiceJudge};
 use crate::tahoe::Prober;
 
 pub(super) fn run(args: &cli::Probe) -> Result<u8, Failure> {
@@ -37,7 +37,7 @@ fn judge(config: &Config, clock: Clock, look: &Observation) -> Value {
         let rules = Rules { damping: at_once, ramp: Duration::ZERO, ..service.rules.clone() };
         let mut judge = ServiceJudge::new(rules, clock.now());
         judge.look(look);
-        let verdict = judge.verdict(look.finished, None);
+        let verdict = judge.verdict(look.finished, &Orders::default());
         let shown = json!({
             "state": verdict.state,
             "degraded": verdict.degraded,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Addresses, OrOff, Size, Span, Switch, Whole};
+use super::units::{Addresses, OrOff, PathOrOff, Size, Span, Switch, Whole};
 use crate::health::Else;
 
 /// The configuration of hcf.
@@ -34,6 +34,12 @@ pub struct File {
     /// Ports that forward to the node while it is good, each under a name of its own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gates: BTreeMap<String, Gate>,
+    /// Where commands change things.
+    pub admin: Admin,
+    /// A directory in which overrides and the last verdicts survive a restart; `$STATE_DIRECTORY` unless
+    /// set, and without either they are in memory only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
     /// What is logged, and how.
     pub log: Log,
     /// What is said on the way out.
@@ -204,6 +210,20 @@ pub struct Listen {
     /// Status for operators; `127.0.0.1:5293` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Addresses>,
+}
+
+/// Where commands change things.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// A Unix socket, or `off`. Unless set, `admin.sock` in `$RUNTIME_DIRECTORY` or in
+    /// `$XDG_RUNTIME_DIR/hcf`; without either it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathOrOff>,
+    /// The group, by name or number, that may connect, beside the user that hcf runs as; whoever can
+    /// connect may change things. hcf's own group unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// A port that forwards to the node while the node is good.

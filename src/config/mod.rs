@@ -37,6 +37,10 @@ pub struct Config {
     pub listen: Listen,
     /// Ports that forward to the node.
     pub gates: Vec<Gate>,
+    /// Where commands change things.
+    pub admin: Admin,
+    /// Where things survive a restart; `None` for in memory only.
+    pub state_dir: Option<PathBuf>,
     /// What is logged, and how.
     pub log: Log,
     /// What is said on the way out.
@@ -115,6 +119,15 @@ pub struct Gate {
     pub forwarded: Forwarded,
 }
 
+/// Where commands change things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket; `None` for off.
+    pub socket: Option<PathBuf>,
+    /// The id of the group that may connect; `None` for the process's own.
+    pub group: Option<u32>,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -150,6 +163,10 @@ pub struct Sources {
     pub health: Option<Addresses>,
     /// `--status`
     pub status: Option<Addresses>,
+    /// Where the admin socket is unless the file says so; `None` for nowhere.
+    pub socket: Option<PathBuf>,
+    /// Where state is kept unless the file says so; `None` for nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// No configuration is larger; what is, is another file.

@@ -222,6 +222,51 @@ impl<T: JsonSchema> JsonSchema for OrOff<T> {
     }
 }
 
+/// An absolute path, or `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathOrOff(pub Option<PathBuf>);
+
+impl Serialize for PathOrOff {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(path) => path.serialize(serializer),
+            None => serializer.serialize_str("off"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PathOrOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PathOrOff_;
+        impl Visitor<'_> for PathOrOff_ {
+            type Value = PathOrOff;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an absolute path, or `off`")
+            }
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<PathOrOff, E> {
+                if on { Err(E::invalid_value(Unexpected::Bool(on), &self)) } else { Ok(PathOrOff(None)) }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PathOrOff, E> {
+                match text {
+                    "off" => Ok(PathOrOff(None)),
+                    path if path.starts_with('/') => Ok(PathOrOff(Some(path.into()))),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(PathOrOff_)
+    }
+}
+
+impl JsonSchema for PathOrOff {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PathOrOff".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [{"type": "string", "pattern": "^/"}, {"enum": ["off", false]}]})
+    }
+}
+
 /// `on` or `off`, also written `true` and `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch(pub bool);

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Code, Facts, Level, Link, Server};
 
@@ -89,10 +89,11 @@ pub struct Floor {
 }
 
 /// What a criterion found in one good look.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// The criterion's name, as in the configuration.
-    pub criterion: &'static str,
+    #[serde(deserialize_with = "name")]
+    pub criterion: Name,
     /// Whether it passed.
     pub pass: bool,
     /// The code of the reason that it gives when it fails.
@@ -106,6 +107,17 @@ pub struct Finding {
     pub threshold: f64,
     /// A sentence with the numbers.
     pub text: String,
+}
+
+/// A criterion's name, as in the configuration.
+type Name = &'static str;
+
+const NAMES: [Name; 4] = ["servers", "introducers", "blessed", "latency"];
+
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = NAMES.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| de::Error::custom(format!("no such criterion: {name}")))
 }
 
 impl Criterion {

@@ -7,10 +7,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Moment;
 
 /// How good a service is, from best to worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// Up, with full weight.
     Full,
@@ -48,6 +50,12 @@ pub struct Damping {
 #[derive(Clone, Debug)]
 pub struct Damper {
     damping: Damping,
+    counts: Counts,
+}
+
+/// What a damper has counted so far; it can be kept for a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
     level: Level,
     /// For each level, the good looks in a row that wanted it or better.
     runs: [u32; Level::ALL.len()],
@@ -72,70 +80,88 @@ impl Damper {
     /// A damper that starts down.
     #[must_use]
     pub const fn new(damping: Damping) -> Self {
-        Self { damping, level: Level::Down, runs: [0; Level::ALL.len()], doubts: 0, rose: None }
+        let counts =
+            Counts { level: Level::Down, runs: [0; Level::ALL.len()], doubts: 0, rose: None };
+        Self { damping, counts }
+    }
+
+    /// A damper that goes on from what another one has counted.
+    #[must_use]
+    pub const fn resumed(damping: Damping, counts: Counts) -> Self {
+        Self { damping, counts }
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The level now.
     #[must_use]
     pub const fn level(&self) -> Level {
-        self.level
+        self.counts.level
     }
 
     /// The good looks in a row that asked for better than the level, and how many it takes.
     #[must_use]
     pub fn progress(&self) -> (u32, u32) {
-        let better = Level::ALL.iter().zip(self.runs).filter(|(level, _)| **level < self.level);
+        let better = Level::ALL
+            .iter()
+            .zip(self.counts.runs)
+            .filter(|(level, _)| **level < self.counts.level);
         (better.map(|(_, run)| run).max().unwrap_or(0), self.damping.rise.get())
     }
 
     /// When the service last flipped back up.
     #[must_use]
     pub const fn rose(&self) -> Option<Moment> {
-        self.rose
+        self.counts.rose
     }
 
     /// Takes a good look into account, whose criteria want `wanted`.
     pub fn good(&mut self, now: Moment, wanted: Level) -> Effect {
-        self.doubts = 0;
-        for (level, run) in Level::ALL.iter().zip(&mut self.runs) {
+        self.counts.doubts = 0;
+        for (level, run) in Level::ALL.iter().zip(&mut self.counts.runs) {
             *run = if wanted <= *level { run.saturating_add(1) } else { 0 };
         }
-        if wanted >= self.level {
-            self.level = wanted;
+        if wanted >= self.counts.level {
+            self.counts.level = wanted;
             return Effect::Applied;
         }
         let rise = self.damping.rise.get();
-        let mut earned = Level::ALL.iter().zip(self.runs).filter(|(_, run)| *run >= rise);
-        let Some((&level, _)) = earned.next().filter(|(level, _)| **level < self.level) else {
+        let mut earned = Level::ALL.iter().zip(self.counts.runs).filter(|(_, run)| *run >= rise);
+        let Some((&level, _)) = earned.next().filter(|(level, _)| **level < self.counts.level)
+        else {
             return Effect::Waiting;
         };
-        let flips_up = !self.level.is_up() && level.is_up();
-        let held = self.rose.is_some_and(|rose| now.since(rose) < self.damping.hold);
+        let flips_up = !self.counts.level.is_up() && level.is_up();
+        let held = self.counts.rose.is_some_and(|rose| now.since(rose) < self.damping.hold);
         if flips_up && held {
             return Effect::Waiting;
         }
-        self.level = level;
+        self.counts.level = level;
         if flips_up {
-            self.rose = Some(now);
+            self.counts.rose = Some(now);
         }
         Effect::Rose
     }
 
     /// Takes a doubtful failure into account.
     pub fn doubtful(&mut self) -> Effect {
-        self.runs = [0; Level::ALL.len()];
-        self.doubts = self.doubts.saturating_add(1);
-        if self.doubts < self.damping.fall.get() {
+        self.counts.runs = [0; Level::ALL.len()];
+        self.counts.doubts = self.counts.doubts.saturating_add(1);
+        if self.counts.doubts < self.damping.fall.get() {
             return Effect::Waiting;
         }
-        self.level = Level::Down;
+        self.counts.level = Level::Down;
         Effect::Applied
     }
 
     /// Takes the service down at once.
     pub fn certain(&mut self) -> Effect {
-        self.runs = [0; Level::ALL.len()];
-        self.level = Level::Down;
+        self.counts.runs = [0; Level::ALL.len()];
+        self.counts.level = Level::Down;
         Effect::Applied
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::damping::Effect;
+use serde::{Deserialize, Serialize};
+
+use super::damping::{Counts, Effect};
 use super::{
     Code, Criterion, Damper, Damping, Else, Facts, Finding, Level, Moment, Observation, Orders,
     Reason, State, Stop, Verdict, Weight, Word,
@@ -30,6 +32,12 @@ pub struct Rules {
 pub struct ServiceJudge {
     rules: Rules,
     damper: Damper,
+    seen: Seen,
+}
+
+/// What looks have led to so far, apart from what the damper counts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Seen {
     cause: Cause,
     /// For each level, what the last look that wanted it found: the reasons when it is reached.
     found: [Vec<Finding>; Level::ALL.len()],
@@ -41,8 +49,15 @@ pub struct ServiceJudge {
     seq: u64,
 }
 
+/// Everything that a judge knows, for the next process to go on from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    counts: Counts,
+    seen: Seen,
+}
+
 /// Why the level is what it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Cause {
     Starting,
     Stale,
@@ -51,7 +66,7 @@ enum Cause {
 }
 
 /// What makes one verdict another one: a changed figure in a sentence does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stance {
     standing: Standing,
     weight: Weight,
@@ -59,7 +74,7 @@ struct Stance {
 }
 
 /// A state, and how far it is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Standing {
     state: State,
     degraded: bool,
@@ -80,9 +95,7 @@ impl ServiceJudge {
     #[must_use]
     pub const fn new(rules: Rules, now: Moment) -> Self {
         let damper = Damper::new(rules.damping);
-        Self {
-            rules,
-            damper,
+        let seen = Seen {
             cause: Cause::Starting,
             found: [const { Vec::new() }; Level::ALL.len()],
             findings: Vec::new(),
@@ -91,7 +104,27 @@ impl ServiceJudge {
             last: None,
             since: now,
             seq: 0,
-        }
+        };
+        Self { rules, damper, seen }
+    }
+
+    /// A judge that goes on from what another one knew.
+    #[must_use]
+    pub fn resumed(rules: Rules, kept: Kept) -> Self {
+        let damper = Damper::resumed(rules.damping, kept.counts);
+        Self { rules, damper, seen: kept.seen }
+    }
+
+    /// Everything that it knows.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        Kept { counts: self.damper.counts().clone(), seen: self.seen.clone() }
+    }
+
+    /// Judges by other rules from the next look on. What it has said stands until then.
+    pub fn rule_by(&mut self, rules: Rules) {
+        self.damper = Damper::resumed(rules.damping, self.damper.counts().clone());
+        self.rules = rules;
     }
 
     /// Takes a finished look into account.
@@ -99,41 +132,44 @@ impl ServiceJudge {
         // A judge that was blind for too long must earn its way back, like one that saw a failure.
         if self.is_stale(look.finished) {
             self.damper.certain();
-            self.cause = Cause::Stale;
+            self.seen.cause = Cause::Stale;
         }
-        self.finished = Some(look.finished);
+        self.seen.finished = Some(look.finished);
         match &look.outcome {
             Ok(facts) => self.good(look, facts),
             Err(failure) => {
                 let certain = failure.kind.is_certain();
                 let effect = if certain { self.damper.certain() } else { self.damper.doubtful() };
                 // Where nothing is known, even a doubtful failure says more.
-                let blind = matches!(self.cause, Cause::Starting | Cause::Stale);
+                let blind = matches!(self.seen.cause, Cause::Starting | Cause::Stale);
                 if effect == Effect::Applied || blind {
-                    self.cause = Cause::Probe(failure.kind.code(), failure.text.clone());
+                    self.seen.cause = Cause::Probe(failure.kind.code(), failure.text.clone());
                 }
             }
         }
     }
 
     fn good(&mut self, look: &Observation, facts: &Facts) {
-        let latency =
-            self.latency.map_or(look.took, |average| average.mul_f64(0.7) + look.took.mul_f64(0.3));
-        self.latency = Some(latency);
-        self.findings =
+        let latency = self
+            .seen
+            .latency
+            .map_or(look.took, |average| average.mul_f64(0.7) + look.took.mul_f64(0.3));
+        self.seen.latency = Some(latency);
+        self.seen.findings =
             self.rules.criteria.iter().map(|criterion| criterion.judge(facts, latency)).collect();
-        let wanted = level(&self.findings);
-        for (level, found) in Level::ALL.iter().zip(&mut self.found) {
+        let wanted = level(&self.seen.findings);
+        for (level, found) in Level::ALL.iter().zip(&mut self.seen.found) {
             if *level == wanted {
-                found.clone_from(&self.findings);
+                found.clone_from(&self.seen.findings);
             }
         }
         if self.damper.good(look.finished, wanted) == Effect::Waiting {
             return;
         }
         let reached = self.damper.level();
-        let found = Level::ALL.iter().zip(&self.found).find(|(level, _)| **level == reached);
-        self.cause = Cause::Criteria(found.map(|(_, found)| found.clone()).unwrap_or_default());
+        let found = Level::ALL.iter().zip(&self.seen.found).find(|(level, _)| **level == reached);
+        self.seen.cause =
+            Cause::Criteria(found.map(|(_, found)| found.clone()).unwrap_or_default());
     }
 
     /// Whether the last look finished too long before `now` to count.
@@ -144,7 +180,7 @@ impl ServiceJudge {
     /// Until when the last look counts; `None` before the first has finished.
     #[must_use]
     pub fn fresh_until(&self) -> Option<Moment> {
-        self.finished.map(|finished| finished + self.rules.freshness)
+        self.seen.finished.map(|finished| finished + self.rules.freshness)
     }
 
     /// The verdict at `now`, under these orders.
@@ -153,12 +189,12 @@ impl ServiceJudge {
         let weight = self.weight(now, standing.degraded).min(orders.cap());
         let codes = reasons.iter().map(|reason| reason.code).collect();
         let stance = Stance { standing, weight, codes };
-        if self.last.as_ref() != Some(&stance) {
-            if self.last.as_ref().is_none_or(|last| last.standing != standing) {
-                self.since = now;
+        if self.seen.last.as_ref() != Some(&stance) {
+            if self.seen.last.as_ref().is_none_or(|last| last.standing != standing) {
+                self.seen.since = now;
             }
-            self.seq += 1;
-            self.last = Some(stance);
+            self.seen.seq += 1;
+            self.seen.last = Some(stance);
         }
         Verdict {
             state: standing.state,
@@ -166,9 +202,9 @@ impl ServiceJudge {
             forced: standing.forced,
             weight,
             reasons,
-            findings: self.findings.clone(),
-            since: self.since,
-            seq: self.seq,
+            findings: self.seen.findings.clone(),
+            since: self.seen.since,
+            seq: self.seen.seq,
         }
     }
 
@@ -181,7 +217,7 @@ impl ServiceJudge {
         if word == Some(Word::Maint) {
             return (Standing::plain(State::Maint), [ordered, judgement].concat());
         }
-        if !matches!(self.cause, Cause::Criteria(_)) || self.is_stale(now) {
+        if !matches!(self.seen.cause, Cause::Criteria(_)) || self.is_stale(now) {
             return (Standing::plain(State::Down), [judgement, ordered].concat());
         }
         let standing = match word {
@@ -209,13 +245,13 @@ impl ServiceJudge {
     /// What the looks alone say.
     fn judged(&self, now: Moment) -> (Standing, Vec<Reason>) {
         let down = |code, text| (Standing::plain(State::Down), vec![plain(code, Else::Down, text)]);
-        if self.is_stale(now) || matches!(self.cause, Cause::Stale) {
+        if self.is_stale(now) || matches!(self.seen.cause, Cause::Stale) {
             return (Standing::plain(State::Down), vec![Reason::stale(self.rules.freshness)]);
         }
-        match &self.cause {
+        match &self.seen.cause {
             Cause::Starting | Cause::Stale => {
                 let (good, rise) = self.damper.progress();
-                let text = match self.finished {
+                let text = match self.seen.finished {
                     None => "no look at the node has finished yet".to_owned(),
                     Some(_) => format!("{good} of {rise} good looks at the node"),
                 };

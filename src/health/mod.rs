@@ -18,8 +18,8 @@ mod reason;
 mod verdict;
 
 pub use criteria::{Criterion, Else, Finding, Floor, Rule};
-pub use damping::{Damper, Damping, Level};
-pub use judge::{Rules, ServiceJudge};
+pub use damping::{Counts, Damper, Damping, Level};
+pub use judge::{Kept, Rules, ServiceJudge};
 pub use moment::Moment;
 pub use observation::{Facts, FailureKind, Introducers, Link, Observation, ProbeFailure, Server};
 pub use orders::{Orders, Override, Stop, Word};

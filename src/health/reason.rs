@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Else;
 
@@ -51,6 +51,29 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 19] = [
+        Self::Starting,
+        Self::Stale,
+        Self::Refused,
+        Self::WrongNode,
+        Self::NotTahoe,
+        Self::Timeout,
+        Self::Reset,
+        Self::HttpStatus,
+        Self::BadJson,
+        Self::BadShape,
+        Self::TooLarge,
+        Self::ServersFew,
+        Self::BlessedMissing,
+        Self::IntroducersFew,
+        Self::NoIntroducers,
+        Self::Slow,
+        Self::Override,
+        Self::OverridesLost,
+        Self::Shutdown,
+    ];
+
     /// The code as every protocol and document spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -87,6 +110,14 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = Self::ALL.into_iter().find(|code| code.as_str() == name);
+        known.ok_or_else(|| de::Error::custom(format!("no such code: {name}")))
     }
 }
 

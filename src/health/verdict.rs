@@ -2,12 +2,12 @@
 
 use std::num::NonZeroU32;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Code, Finding, Moment, Reason};
 
 /// What a balancer should do with the node, for one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Send it work.
@@ -34,9 +34,21 @@ impl State {
 }
 
 /// A share of full work, 1 to 100: no work at all is a state, never a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u8", from = "u8")]
 pub struct Weight(u8);
+
+impl From<u8> for Weight {
+    fn from(percent: u8) -> Self {
+        Self::clamped(percent.into())
+    }
+}
+
+impl From<Weight> for u8 {
+    fn from(weight: Weight) -> Self {
+        weight.0
+    }
+}
 
 impl Weight {
     /// The least weight.

@@ -113,9 +113,10 @@ impl Agent {
             return Some(AgentLine::refusal(&format!("no such service: {name}")).line);
         };
         if let Some(time) = question.hold {
-            self.hold(service, time, (peer, line.into()), stream, seat).await?;
+            self.hold(&service, time, (peer, line.into()), stream, seat).await?;
         }
-        let words = &service.answers().words;
+        let answers = service.answers();
+        let words = &answers.words;
         let line = if question.keep_admin { &words.keep } else { &words.owning };
         Some(match question.ignored {
             None => line.line.clone(),

@@ -128,14 +128,15 @@ struct ServiceStatus {
 impl Status {
     fn of(board: &Board, gates: &[(Address, Arc<Gate>)]) -> Self {
         let clock = board.clock;
+        let table = board.table();
         let now = clock.now();
         let view = Arc::clone(&board.node.borrow());
         let fresh_until = board.fresh_until().map(|until| clock.rfc3339(until));
         let facts = view.facts.as_ref();
         let node = NodeStatus {
-            url: board.fixed.url.clone(),
-            dir: board.fixed.dir.clone(),
-            nickname: board.fixed.nickname.clone(),
+            url: table.fixed.url.clone(),
+            dir: table.fixed.dir.clone(),
+            nickname: table.fixed.nickname.clone(),
             observed: view.finished.map(|at| clock.rfc3339(at)),
             age_ms: view.finished.map(|at| now.since(at).as_millis()),
             answer_ms: view.finished.map(|_| view.took.as_secs_f64() * 1e3),
@@ -143,7 +144,7 @@ impl Status {
             introducers: facts.map(|facts| facts.introducers),
             servers_known: facts.map(|facts| facts.servers.len()),
         };
-        let services = board.services.iter().map(|service| {
+        let services = table.services.iter().map(|service| {
             let verdict = service.answers().verdict.clone();
             let status = ServiceStatus {
                 state: verdict.state,
@@ -162,8 +163,8 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: option_env!("HCF_COMMIT"),
-            config_hash: board.fixed.config_hash.clone(),
-            started: clock.rfc3339(board.fixed.started),
+            config_hash: table.fixed.config_hash.clone(),
+            started: clock.rfc3339(board.started),
             ready: board.is_ready(),
             node,
             services: services.collect(),

@@ -1,5 +1,6 @@
 //! From a file's keys to a configuration: defaults, the node's directory, and the sense of it all.
 
+mod admin;
 mod gates;
 mod node;
 mod services;
@@ -34,7 +35,7 @@ pub(super) fn resolve(
         warnings: Vec::new(),
         effective: file.clone(),
     };
-    let config = resolver.config(&file);
+    let config = resolver.config(&file, sources);
     let Resolver { problems, warnings, effective } = resolver;
     match config {
         Some(config) if problems.is_empty() => Ok(Config { warnings, effective, ..config }),
@@ -76,7 +77,7 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn config(&mut self, file: &File) -> Option<Config> {
+    fn config(&mut self, file: &File, sources: &Sources) -> Option<Config> {
         let node = self.node(&file.node);
         let listen = self.listen(&file.listen);
         let log = Log {
@@ -84,6 +85,8 @@ impl Resolver<'_> {
             format: file.log.format.unwrap_or(LogFormat::Auto),
         };
         self.effective.log = file::Log { level: Some(log.level), format: Some(log.format) };
+        let admin = self.admin(&file.admin, sources.socket.as_deref());
+        let state_dir = self.state_dir(file.state_dir.as_deref(), sources.state_dir.as_deref());
         let shutdown = self.shutdown(&file.shutdown);
         let damping = self.damping("damping", &file.damping, DEFAULT_DAMPING);
         let ramp = self.span("ramp", file.ramp, Span::secs(0), Duration::ZERO..=DAY);
@@ -122,6 +125,8 @@ impl Resolver<'_> {
             default_service,
             listen,
             gates,
+            admin,
+            state_dir,
             log,
             shutdown,
             warnings: Vec::new(),

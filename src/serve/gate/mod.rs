@@ -100,7 +100,7 @@ impl Gate {
     }
 
     /// The service that decides. The configuration knows that it exists.
-    fn service(&self) -> Option<&ServiceBoard> {
+    fn service(&self) -> Option<Arc<ServiceBoard>> {
         self.board.service(&self.config.service)
     }
 

@@ -1,0 +1,44 @@
+//! The signals that the sidecar listens for.
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Registered from the start, so that none is missed.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn register() -> Result<Self> {
+        let register = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: register(SignalKind::terminate())?,
+            interrupt: register(SignalKind::interrupt())?,
+            hang_up: register(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends when the sidecar is told to stop, or to read its configuration again.
+    pub(super) async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    /// Ends when the sidecar is told to stop.
+    pub(super) async fn stop(&mut self) {
+        while !matches!(self.next().await, Told::Stop) {}
+    }
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Stop,
+    Reload,
+}
