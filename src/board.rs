@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::{Facts, Moment, Verdict};
 use crate::serve::Words;
+use crate::serve::askers::Askers;
 
 /// The answers of every service.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Board {
     pub started: Moment,
     /// The last generation of operators' orders that is in what is said.
     pub applied: watch::Receiver<u64>,
+    /// Who asks.
+    pub askers: Askers,
     table: Arc<ArcSwap<Table>>,
     fresh: Arc<Freshness>,
     ready: Arc<AtomicBool>,
@@ -58,6 +61,8 @@ pub struct ServiceBoard {
 /// A verdict, and how each protocol says it.
 #[derive(Debug)]
 pub struct Answers {
+    /// The service.
+    pub service: Arc<str>,
     /// The verdict.
     pub verdict: Verdict,
     /// Its words.
@@ -168,7 +173,8 @@ impl Publisher {
 
     /// Says which generation of operators' orders is in what is said.
     pub fn applied(&self, generation: u64) {
-        self.applied.send_if_modified(|applied| std::mem::replace(applied, generation) != generation);
+        self.applied
+            .send_if_modified(|applied| std::mem::replace(applied, generation) != generation);
     }
 
     /// Says that every listener is bound and the first look has finished.
@@ -204,6 +210,7 @@ impl Board {
             node: node.subscribe(),
             started: clock.now(),
             applied: applied.subscribe(),
+            askers: Askers::default(),
             table: Arc::clone(&table),
             fresh: Arc::clone(&fresh),
             ready: Arc::clone(&ready),

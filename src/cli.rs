@@ -32,8 +32,29 @@ pub enum Command {
     Check(Check),
     /// Look at the node once, without a running sidecar.
     Probe(Probe),
+    /// Wait until a service would be up, without a running sidecar.
+    ///
+    /// For `ExecStartPost=` of the node's own unit: a node that starts but cannot serve fails its start,
+    /// with the reason in the journal. Criteria alone count, no overrides.
+    Wait(Wait),
     /// Show what a running sidecar says, and why.
     Status(Status),
+    /// Let what runs finish, and send no new work.
+    Drain(Order),
+    /// Take the node out for maintenance; stands above everything else.
+    Maint(Order),
+    /// Send no work at all.
+    Down(Order),
+    /// Send work, whatever the criteria say. A dead node stays down all the same.
+    Up(Order),
+    /// Send no more than this share of work.
+    Weight(WeightOrder),
+    /// End what was ordered.
+    Clear(Clear),
+    /// Have a running sidecar read its configuration again.
+    ///
+    /// A bad one is refused with its message (exit code 78), and the old one stays.
+    Reload(Reload),
     /// Print a balancer's configuration for this one, or look for traps in an existing one.
     Snippet(Snippet),
     /// Print the JSON Schema of the configuration file.
@@ -151,18 +172,104 @@ pub struct Probe {
     pub json: bool,
 }
 
+/// Where the running sidecar is: `--socket`, else `-i NAME`'s socket, else the one that `-c FILE` names, else
+/// `HCF_SOCKET`, else the default one.
+#[derive(Args, Clone, Debug)]
+pub struct SidecarArgs {
+    /// Where the configuration comes from, which says where the sidecar is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The sidecar's admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// An order.
+#[derive(Args, Debug)]
+pub struct Order {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
+    /// The services; all of them unless named.
+    pub services: Vec<String>,
+    /// Why; asked for on a terminal.
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Ends it by itself after this time, such as `30m`.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "until", value_parser = humantime::parse_duration)]
+    pub length: Option<Duration>,
+    /// Ends it by itself at this time, such as `2026-11-24T14:03:00Z`.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// On whose behalf; each owner's orders stand by themselves.
+    #[arg(long, value_name = "NAME", default_value = "operator")]
+    pub owner: String,
+    /// Waits, at most for this time, until every balancer has heard of it; then, at most for `--finish`,
+    /// until the node has finished what it is doing. Exits with 0 where no sidecar runs.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub settle: Option<Duration>,
+    /// How long `--settle` waits for the node's operations to end.
+    #[arg(long, value_name = "TIME", default_value = "1m", requires = "settle", value_parser = humantime::parse_duration)]
+    pub finish: Duration,
+}
+
+/// A cap on the weight.
+#[derive(Args, Debug)]
+pub struct WeightOrder {
+    /// The most weight, in percent.
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub weight: u8,
+    /// The rest.
+    #[command(flatten)]
+    pub order: Order,
+}
+
+/// End what was ordered.
+#[derive(Args, Debug)]
+pub struct Clear {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
+    /// The services; all of them unless named.
+    pub services: Vec<String>,
+    /// Ends only what stands on this one's behalf. Exits with 0 where no sidecar runs.
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+}
+
+/// Read the configuration again.
+#[derive(Args, Debug)]
+pub struct Reload {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
+}
+
+/// Wait until a service would be up.
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The service; `default_service` unless named.
+    pub service: Option<String>,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
 /// Show what a running sidecar says.
 #[derive(Args, Debug)]
 pub struct Status {
-    /// Where the configuration comes from, which says where the sidecar listens.
+    /// Where the sidecar is.
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub sidecar: SidecarArgs,
     /// The service; all of them, and the worst one counts, unless named.
     pub service: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// The status listener's URL, such as `http://127.0.0.1:5293` or `unix:/path`.
+    /// Ask this listener instead of the admin socket: `http://127.0.0.1:5293` or `unix:/path`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// How long the answer may take.

@@ -92,8 +92,15 @@ impl Judge {
         publisher.replace(config, places);
         let (told, first) = oneshot::channel();
         let first_look = Some(told);
-        let judge =
-            Self { clock, seats, publisher, facts: None, failing: false, first: first_look, systemd };
+        let judge = Self {
+            clock,
+            seats,
+            publisher,
+            facts: None,
+            failing: false,
+            first: first_look,
+            systemd,
+        };
         judge.freshen();
         (judge, board, first)
     }
@@ -250,7 +257,7 @@ impl Judge {
 
 fn answers(service: &Service, verdict: Verdict) -> Answers {
     let words = Words::of(&service.name, &verdict, service.maxconn);
-    Answers { verdict, words }
+    Answers { service: Arc::clone(&service.name), verdict, words }
 }
 
 /// What listeners say when the judge itself has fallen silent.

@@ -2,12 +2,17 @@
 
 mod check;
 mod lint;
+mod order;
 mod probe;
+mod reload;
 mod report;
 mod run;
 mod schema;
+mod settle;
+mod sidecar;
 mod snippet;
 mod status;
+mod wait;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -35,6 +40,9 @@ pub enum Failure {
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// A running sidecar says that its new configuration makes no sense.
+    #[error("{0}")]
+    Refused(String),
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -52,7 +60,7 @@ pub enum Failure {
 impl Failure {
     const fn exit(&self) -> u8 {
         match self {
-            Self::Config(_) => exit::CONFIG,
+            Self::Config(_) | Self::Refused(_) => exit::CONFIG,
             Self::Usage(_) => exit::USAGE,
             Self::NoSidecar(_) => exit::NO_SIDECAR,
             Self::NoReader => exit::OK,
@@ -68,7 +76,15 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Wait(args) => wait::run(args),
         Command::Status(args) => status::run(args),
+        Command::Drain(args) => order::run(args, order::What::State("drain")),
+        Command::Maint(args) => order::run(args, order::What::State("maint")),
+        Command::Down(args) => order::run(args, order::What::State("down")),
+        Command::Up(args) => order::run(args, order::What::State("up")),
+        Command::Weight(args) => order::run(&args.order, order::What::Weight(args.weight)),
+        Command::Clear(args) => order::clear(args),
+        Command::Reload(args) => reload::run(args),
         Command::Snippet(args) => snippet::run(args),
         Command::Schema => schema::schema(),
         Command::Man => schema::man(),
@@ -90,6 +106,7 @@ fn complain(failure: &Failure) {
     let mut err = std::io::stderr().lock();
     let _ = match failure {
         Failure::Config(error) => writeln!(err, "{error}"),
+        Failure::Refused(error) => writeln!(err, "{error}"),
         other => writeln!(err, "hcf: {other}"),
     };
 }

@@ -10,7 +10,7 @@ use super::{Failure, load, print, runtime};
 use crate::cli;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::health::{Orders, Damping, Observation, Rules, ServiceJudge};
+use crate::health::{Damping, Observation, Orders, Rules, ServiceJudge};
 use crate::tahoe::Prober;
 
 pub(super) fn run(args: &cli::Probe) -> Result<u8, Failure> {

@@ -7,7 +7,8 @@ use crate::cli;
 use crate::{daemon, log};
 
 pub(super) fn run(args: &cli::Run) -> Result<u8, Failure> {
-    let config = load(&args.sources())?;
+    let sources = args.sources();
+    let config = load(&sources)?;
     log::init(config.log);
     for warning in &config.warnings {
         warn!("{warning}.");
@@ -24,9 +25,11 @@ pub(super) fn run(args: &cli::Run) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|e| anyhow::Error::from(e).context("cannot start the runtime"))?;
-    let done = runtime.block_on(daemon::run(&config));
+    let done = runtime.block_on(daemon::run(config, sources));
     // A thread that still waits for a name or a file must not delay the end.
     runtime.shutdown_background();
-    done?;
-    Ok(exit::OK)
+    match done {
+        Err(e) if e.is::<daemon::Unfit>() => Err(Failure::Refused(format!("hcf: {e}"))),
+        done => Ok(done.map(|()| exit::OK)?),
+    }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
 pub use problem::ConfigError;
+pub(crate) use resolve::is_word;
 pub use units::{Address, Addresses};
 
 use crate::health::Rules;

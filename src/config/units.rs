@@ -244,7 +244,11 @@ impl<'de> Deserialize<'de> for PathOrOff {
                 f.write_str("an absolute path, or `off`")
             }
             fn visit_bool<E: de::Error>(self, on: bool) -> Result<PathOrOff, E> {
-                if on { Err(E::invalid_value(Unexpected::Bool(on), &self)) } else { Ok(PathOrOff(None)) }
+                if on {
+                    Err(E::invalid_value(Unexpected::Bool(on), &self))
+                } else {
+                    Ok(PathOrOff(None))
+                }
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<PathOrOff, E> {
                 match text {

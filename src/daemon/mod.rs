@@ -1,15 +1,23 @@
 //! The sidecar: bind everything, look at the node, answer until told to stop.
 //!
-//! Nothing is said before every port is bound, and every long task that ends before the stop is a
-//! bug that ends the process: half a sidecar must not go on answering.
+//! Nothing is said before every port is bound, and every long task that ends before its end was asked for is a bug that
+//! ends the process: half a sidecar must not go on answering.
+
+mod gates;
+mod inherited;
+mod listeners;
+mod memory;
+mod parts;
+mod reload;
+mod room;
+mod signals;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,175 +25,242 @@ use tracing::{info, warn};
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::{self, Address, Config, Say, Shutdown};
-use crate::health::Order;
-use crate::judge::Judge;
-use crate::serve::HealthSite;
-use crate::serve::accept::{self, Hall, Seats};
-use crate::serve::agent::Agent;
-use crate::serve::bind::{Listener, bind};
-use crate::serve::gate::{Gate, Port};
-use crate::serve::http::{self, Site};
-use crate::serve::status::StatusSite;
+use crate::config::{Config, Say, Shutdown, Sources};
+use crate::health::{Observation, Stop};
+use crate::judge::{Inbox, Judge, Memory};
+use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
+use crate::serve::accept::Hall;
+use crate::systemd::Systemd;
 use crate::tahoe::{Poller, Prober, Timing};
+use gates::Gates;
+use inherited::Inherited;
+use listeners::{Listeners, Sites};
+use parts::Parts;
+pub use reload::{Outcome, Request as ReloadRequest};
+use room::Room;
+use signals::{Signals, Told};
 
-/// Connections that one listener serves at a time.
-const HTTP_CONNECTIONS: usize = 1024;
-/// More on the agent port: most of those that last are held questions.
-const AGENT_CONNECTIONS: usize = 2048;
+/// The configuration makes no sense together with what the service manager has set up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(String);
 
-/// Runs the sidecar until it is told to stop.
+/// Runs the sidecar until it is told to stop. Told to reload, it reads `sources` again.
 ///
 /// # Errors
 ///
 /// When a port cannot be bound, or a part of the sidecar ends by itself.
-pub async fn run(config: &Config) -> Result<()> {
+pub async fn run(config: Config, sources: Sources) -> Result<()> {
     let mut signals = Signals::register()?;
-    let clock = Clock::start();
-    let sockets = bind_all(config)?;
-    let gates = bind_gates(config)?;
-    let (judge, board, first_look) = Judge::new(config, clock);
-    let board = Arc::new(board);
-    let (order, orders) = watch::channel(None);
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let mut parts = JoinSet::new();
-
-    for (name, _, at) in &sockets {
-        say(&format!("listening {name} {at}"));
-    }
-    for (gate, port) in &gates {
-        say(&format!("listening gate/{} {}", gate.name, port.address));
-    }
-    let room = Room::of(limit_of_descriptors(), sockets.len(), gates.len());
-    let hall =
-        |name: &str| Hall { name: name.into(), clock, stop: stop.clone(), tasks: tasks.clone() };
-    let mut shown = Vec::new();
-    for (gate, port) in gates {
-        let hall = hall(&format!("gate/{}", gate.name));
-        let target = config.node.target.clone();
-        let gate = Arc::new(Gate::new(gate, Arc::clone(&board), target, stop.clone()));
-        shown.push((port.address.clone(), Arc::clone(&gate)));
-        parts.spawn(gate.run(port, hall, room.gate));
-    }
-    for (name, listener, _) in sockets {
-        let site: Option<Arc<dyn Site>> = match name {
-            "agent" => None,
-            "health" => Some(Arc::new(HealthSite { board: Arc::clone(&board) })),
-            _ => Some(Arc::new(StatusSite::new(Arc::clone(&board), shown.clone()))),
-        };
-        parts.spawn(serve(listener, hall(name), room.listener, Arc::clone(&board), site));
-    }
-    let (looks, seen) = mpsc::channel(1);
-    parts.spawn(judge.run(seen, orders, stop.clone()));
-    parts.spawn(poller(config, clock, looks).run(stop.clone()));
-
+    let (mut sidecar, first_look) = Sidecar::start(config, sources).await?;
     tokio::select! {
         first = first_look => first.context("the judge ended before its first look")?,
         () = signals.stop() => return Ok(()),
-        ended = parts.join_next() => bail!("a part of the sidecar ended by itself: {ended:?}"),
+        ended = sidecar.parts.ended() => bail!("{ended}"),
     }
     say("ready");
-    info!(node = %config.node.target, "Ready.");
-
+    sidecar.systemd.ready();
+    info!(node = %sidecar.config.node.target, "Ready.");
+    sidecar.serve(&mut signals).await?;
     tokio::select! {
-        () = signals.stop() => {}
-        ended = parts.join_next() => bail!("a part of the sidecar ended by itself: {ended:?}"),
-    }
-    tokio::select! {
-        () = wind_down(config.shutdown, &order, &stop, &tasks, &mut parts) => {}
+        () = sidecar.wind_down() => {}
         () = signals.stop() => info!("A second signal; stopping at once."),
     }
     Ok(())
 }
 
-type Socket = (&'static str, Listener, Address);
-
-fn bind_all(config: &Config) -> Result<Vec<Socket>> {
-    let listen = &config.listen;
-    let listeners = [
-        ("agent", &listen.agent, 0o666),
-        ("health", &listen.health, 0o666),
-        // It shows the grid's topology.
-        ("status", &listen.status, 0o660),
-    ];
-    let mut sockets = Vec::new();
-    for (name, addresses, mode) in listeners {
-        for address in addresses {
-            let (listener, bound) = bind(address, name, mode)?;
-            sockets.push((name, listener, bound));
-        }
-    }
-    Ok(sockets)
+/// A running sidecar.
+struct Sidecar {
+    config: Arc<Config>,
+    sources: Sources,
+    shared: Shared,
+    systemd: Systemd,
+    parts: Parts,
+    listeners: Listeners,
+    gates: Gates,
+    /// Ends the present poller.
+    poller: CancellationToken,
+    looks: mpsc::Sender<Observation>,
+    configs: mpsc::Sender<(Arc<Config>, oneshot::Sender<()>)>,
+    stopping: watch::Sender<Option<Stop>>,
+    /// What the judge knew at its end.
+    memory: Option<oneshot::Receiver<Memory>>,
+    boot_id: Arc<str>,
+    /// Requests to read the configuration again.
+    reloads: mpsc::Receiver<ReloadRequest>,
 }
 
-fn bind_gates(config: &Config) -> Result<Vec<(config::Gate, Port)>> {
-    let mut gates = Vec::new();
-    for gate in &config.gates {
-        for address in &gate.listen {
-            gates.push((gate.clone(), Port::bind(address, &format!("gate/{}", gate.name))?));
-        }
-    }
-    Ok(gates)
-}
-
-/// How many connections each listener and each gate may have, so that together they leave enough
-/// descriptors to look at the node by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
-    listener: usize,
-    gate: usize,
-}
-
-impl Room {
-    /// The room under a limit of open files. A gate's connections take two each, and gates take what
-    /// there is; but never so much that balancers are not answered.
-    fn of(limit: usize, listeners: usize, gates: usize) -> Self {
-        const RESERVE: usize = 64;
-        let all = limit.saturating_sub(RESERVE);
-        if gates == 0 {
-            return Self { listener: (all / listeners.max(1)).max(8), gate: 0 };
-        }
-        let listener = (all / 12 / listeners.max(1)).clamp(8, AGENT_CONNECTIONS);
-        let gate = all.saturating_sub(listener * listeners) / 2 / gates;
-        Self { listener, gate: gate.max(8) }
-    }
-}
-
-fn limit_of_descriptors() -> usize {
-    let limit = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1024, |(soft, _)| soft);
-    usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
-/// Serves one of the listeners that answer questions: an HTTP one with its site, or the agent.
-async fn serve(
-    listener: Listener,
-    hall: Hall,
-    room: usize,
-    board: Arc<Board>,
-    site: Option<Arc<dyn Site>>,
-) {
-    if let Some(site) = site {
-        let seats = Seats::new(HTTP_CONNECTIONS.min(room));
-        accept::serve(listener, hall, seats, |stream, _, seat| {
-            http::serve(stream, seat, Arc::clone(&site))
-        })
-        .await;
-    } else {
-        let agent = Arc::new(Agent::new(board));
-        let seats = Seats::new(AGENT_CONNECTIONS.min(room));
-        accept::serve(listener, hall, seats, |stream, peer, seat| {
-            Arc::clone(&agent).serve(stream, peer, seat)
-        })
-        .await;
-    }
-}
-
-fn poller(
-    config: &Config,
+/// What all parts share.
+#[derive(Clone)]
+struct Shared {
     clock: Clock,
-    observations: mpsc::Sender<crate::health::Observation>,
-) -> Poller {
+    board: Arc<Board>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    /// What an accept loop needs, which ends with `end`.
+    fn hall(&self, name: &str, end: CancellationToken) -> Hall {
+        Hall { name: name.into(), clock: self.clock, stop: end, tasks: self.tasks.clone() }
+    }
+}
+
+impl Sidecar {
+    async fn start(config: Config, sources: Sources) -> Result<(Self, oneshot::Receiver<()>)> {
+        let systemd = Systemd::of_environment();
+        let clock = Clock::start();
+        let stop = CancellationToken::new();
+        let mut parts = Parts::default();
+        let mut inherited = Inherited::take()?;
+        let sockets = listeners::bind_all(&config, &mut inherited)?;
+        let ports = gates::bind_all(&config, &mut inherited)?;
+        inherited.finish();
+
+        let config = Arc::new(config);
+        let boot_id = overrides::Now::read().boot_id;
+        let memory = match config.state_dir.clone() {
+            Some(dir) => {
+                let (boot_id, hash, now) = (Arc::clone(&boot_id), config.hash(), clock.now());
+                let read = move || memory::read(&dir, &boot_id, &hash, now);
+                tokio::task::spawn_blocking(read).await.unwrap_or_default()
+            }
+            None => Memory::new(),
+        };
+        let (keeper, desk, rulings) = keeper(config.state_dir.clone()).await?;
+        let ruling = Arc::clone(&rulings.borrow());
+        let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
+        let shared =
+            Shared { clock, board: Arc::new(board), stop: stop.clone(), tasks: TaskTracker::new() };
+
+        let (looks, seen) = mpsc::channel(1);
+        let (configs, new_configs) = mpsc::channel(1);
+        let (stopping, stop_word) = watch::channel(None);
+        let inbox = Inbox {
+            looks: seen,
+            configs: new_configs,
+            rulings: rulings.clone(),
+            stopping: stop_word,
+            stop: stop.clone(),
+        };
+        let (knew, memory) = oneshot::channel();
+        parts.spawn("the judge", stop.clone(), async move {
+            let _ = knew.send(judge.run(inbox).await);
+        });
+        parts.spawn("the keeper of overrides", stop.clone(), keeper.run(stop.clone()));
+        let (reload, reloads) = mpsc::channel(8);
+        if let Some(file) = &sources.file {
+            let watching = reload::watch(file.clone(), reload.clone(), stop.clone());
+            parts.spawn("the watch on the configuration", stop.clone(), watching);
+        }
+
+        let gates = Gates::default();
+        let sites = Sites::new(&shared.board, gates.shown(), rulings, desk, reload);
+        let mut sidecar = Self {
+            listeners: Listeners::new(sites),
+            gates,
+            poller: stop.child_token(),
+            config,
+            sources,
+            shared,
+            systemd,
+            parts,
+            looks,
+            configs,
+            stopping,
+            memory: Some(memory),
+            boot_id,
+            reloads,
+        };
+        for (kind, _, _, bound) in &sockets {
+            say(&format!("listening {} {bound}", kind.name()));
+        }
+        for (gate, handover) in &ports {
+            say(&format!("listening gate/{} {}", gate.name, handover.port.address));
+        }
+        let room = Room::here(sockets.len(), ports.len());
+        sidecar.gates.open(ports, &sidecar.config, room, &sidecar.shared, &mut sidecar.parts);
+        sidecar.listeners.open(sockets, room, &sidecar.shared, &mut sidecar.parts);
+        sidecar.look();
+        Ok((sidecar, first_look))
+    }
+
+    /// Begins to look at the node, in place of whoever looked before.
+    fn look(&mut self) {
+        self.poller.cancel();
+        self.poller = self.shared.stop.child_token();
+        let poller = poller(&self.config, self.shared.clock, self.looks.clone());
+        self.parts.spawn("the poller", self.poller.clone(), poller.run(self.poller.clone()));
+    }
+
+    /// Serves until told to stop.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<()> {
+        loop {
+            let answer = tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop => return Ok(()),
+                    Told::Reload => None,
+                },
+                Some(request) = self.reloads.recv() => Some(request),
+                ended = self.parts.ended() => bail!("{ended}"),
+            };
+            self.systemd.reloading();
+            let outcome = self.reload().await;
+            self.systemd.ready();
+            if let Some(answer) = answer {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// Tells balancers, waits until they have heard, and lets what runs end.
+    async fn wind_down(&mut self) {
+        self.systemd.stopping();
+        let Shutdown { say, announce, timeout: time } = self.config.shutdown;
+        let word = match say {
+            Say::Drain => Some(Stop::Drain),
+            Say::Down => Some(Stop::Down),
+            Say::Keep => None,
+        };
+        if word.is_some() {
+            self.stopping.send_replace(word);
+            info!(?say, announce = %humantime::format_duration(announce), "Stopping.");
+            sleep(announce).await;
+        }
+        // What is kept must not hold the word of this stop, and does not: orders are not memory.
+        let fresh_until = self.shared.board.fresh_until();
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if let (Some(dir), Some(memory), Some(until)) =
+            (self.config.state_dir.clone(), self.memory.take(), fresh_until)
+            && let Ok(memory) = memory.await
+        {
+            let (boot_id, hash) = (Arc::clone(&self.boot_id), self.config.hash());
+            let write = move || memory::write(&dir, &boot_id, &hash, until, memory);
+            let _ = timeout(time, tokio::task::spawn_blocking(write)).await;
+        }
+        let ended = async {
+            // With the listeners go the files of their sockets.
+            self.parts.all_ended().await;
+            self.shared.tasks.wait().await;
+        };
+        if timeout(time, ended).await.is_err() {
+            warn!(connections = self.shared.tasks.len(), "Stopped with connections still open.");
+        }
+    }
+}
+
+/// Whoever keeps what operators order, with what was kept.
+async fn keeper(dir: Option<PathBuf>) -> Result<(Keeper, Desk, watch::Receiver<Arc<Ruling>>)> {
+    let open = move || match dir {
+        Some(dir) => Store::open(&dir).map(|(store, loaded)| Keeper::new(Some(store), loaded)),
+        None => Ok(Keeper::new(None, Loaded::default())),
+    };
+    Ok(tokio::task::spawn_blocking(open).await??)
+}
+
+fn poller(config: &Config, clock: Clock, observations: mpsc::Sender<Observation>) -> Poller {
     let node = &config.node;
     let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
     let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
@@ -194,84 +269,8 @@ fn poller(
     Poller { prober, timing, observations }
 }
 
-/// Tells balancers, waits until they have heard, and lets what runs end.
-async fn wind_down(
-    shutdown: Shutdown,
-    order: &watch::Sender<Option<Order>>,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-    parts: &mut JoinSet<()>,
-) {
-    let word = match shutdown.say {
-        Say::Drain => Some(Order::ShutdownDrain),
-        Say::Down => Some(Order::ShutdownDown),
-        Say::Keep => None,
-    };
-    if word.is_some() {
-        order.send_replace(word);
-        info!(say = ?shutdown.say, announce = %humantime::format_duration(shutdown.announce), "Stopping.");
-        sleep(shutdown.announce).await;
-    }
-    stop.cancel();
-    tasks.close();
-    let ended = async {
-        // With the listeners go the files of their sockets.
-        while parts.join_next().await.is_some() {}
-        tasks.wait().await;
-    };
-    if timeout(shutdown.timeout, ended).await.is_err() {
-        warn!(connections = tasks.len(), "Stopped with connections still open.");
-    }
-}
-
-/// The signals that stop the sidecar.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn register() -> Result<Self> {
-        let register = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            terminate: register(SignalKind::terminate())?,
-            interrupt: register(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Ends when the next one of them arrives.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gates_have_what_others_leave() {
-        assert_eq!(Room::of(1 << 20, 3, 0).listener, 349_504);
-        let room = Room::of(20_000, 3, 1);
-        assert!(room.gate >= 9_000, "{room:?}");
-        for limit in [0, 64, 256, 1024, 20_000, 1 << 30] {
-            for (listeners, gates) in [(0, 1), (3, 1), (5, 4)] {
-                let room = Room::of(limit, listeners, gates);
-                let taken = room.listener * listeners + 2 * room.gate * gates;
-                assert!(
-                    taken + 64 <= limit.max(64 + 8 * (listeners + 2 * gates)),
-                    "{limit}: {room:?}"
-                );
-            }
-        }
-    }
 }

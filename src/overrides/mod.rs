@@ -2,12 +2,39 @@
 //!
 //! Whatever was acknowledged is kept (where there is a place to keep it), and whatever is kept is in force until it
 //! expires or is cleared. What cannot be read any more never turns into "up": see [`Ruling::lost`].
+//!
+//! ```text
+//! admin socket --Request--> Desk --> Keeper --Ruling--> judge, status
+//!                                     |  ^
+//!                    Store <--Book----+  +--Folder <-- override.d/SERVICE
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Serialize, Serializer};
+
 use crate::health::{Orders, Override, Stop, Word};
+
+mod book;
+mod folder;
+mod keeper;
+mod kept;
+mod request;
+mod spoken;
+mod store;
+mod time;
+mod wire;
+
+pub use book::Book;
+pub use keeper::{Desk, Keeper};
+pub use request::{Clear, Lasting, Refused, Request};
+pub use store::{InUse, Loaded, Store};
+pub use time::{Expiry, Now};
+pub use wire::Put;
+
+use spoken::Spoken;
 
 /// One override, as it is kept and shown. There is one for each service and owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +51,46 @@ pub struct Entry {
     pub by: Arc<str>,
     /// When this owner first ordered this word; a refresh keeps it.
     pub since: SystemTime,
-    /// When it ends by itself, by the wall clock at the time it was set.
-    pub until: Option<SystemTime>,
+    /// When it ends by itself.
+    pub expiry: Expiry,
+}
+
+impl Entry {
+    /// The same, in the words of the core: short, since a balancer shows a hundred characters.
+    fn order(&self) -> Override {
+        let (reason, word, owner) = (&self.reason, Spoken::from(self.word), &self.owner);
+        let text = match self.expiry.until() {
+            Some(until) => format!("{reason} ({word} by {owner} until {})", time::minute(until)),
+            None => format!("{reason} ({word} by {owner}, no end set)"),
+        };
+        Override { word: self.word, text }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            service: &'a str,
+            owner: &'a str,
+            #[serde(flatten)]
+            word: Spoken,
+            reason: &'a str,
+            by: &'a str,
+            since: String,
+            until: Option<String>,
+        }
+        let shown = Shown {
+            service: &self.service,
+            owner: &self.owner,
+            word: self.word.into(),
+            reason: &self.reason,
+            by: &self.by,
+            since: time::rfc3339(self.since),
+            until: self.expiry.until().map(time::rfc3339),
+        };
+        shown.serialize(serializer)
+    }
 }
 
 /// What is in force now.
@@ -39,9 +104,20 @@ pub struct Ruling {
     pub entries: Vec<Entry>,
     /// The same, in the words of the core.
     pub services: BTreeMap<Arc<str>, Vec<Override>>,
+    /// What is wrong with what is kept, a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Ruling {
+    fn new(generation: u64, lost: bool, mut entries: Vec<Entry>, notes: Vec<String>) -> Self {
+        entries.sort_by(|a, b| (&a.service, &a.owner).cmp(&(&b.service, &b.owner)));
+        let mut services: BTreeMap<Arc<str>, Vec<Override>> = BTreeMap::new();
+        for entry in &entries {
+            services.entry(Arc::clone(&entry.service)).or_default().push(entry.order());
+        }
+        Self { generation, lost, entries, services, notes }
+    }
+
     /// The orders for one service.
     #[must_use]
     pub fn orders(&self, service: &str, stop: Option<Stop>) -> Orders {

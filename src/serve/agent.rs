@@ -78,7 +78,7 @@ impl Agent {
                 }
             }
             Asked::Http => tokio::select! {
-                answer = self.http(&mut stream, &mut buffer) => (answer, false),
+                answer = self.http(&mut stream, peer, &mut buffer) => (answer, false),
                 () = seat.leave() => return,
             },
             Asked::TooLong => (AgentLine::refusal("question too long").line, false),
@@ -116,6 +116,8 @@ impl Agent {
             self.hold(&service, time, (peer, line.into()), stream, seat).await?;
         }
         let answers = service.answers();
+        let clock = self.board.clock;
+        self.board.askers.told("agent", peer, &answers.service, answers.verdict.seq, clock.now());
         let words = &answers.words;
         let line = if question.keep_admin { &words.keep } else { &words.owning };
         Some(match question.ignored {
@@ -169,7 +171,7 @@ impl Agent {
 
     /// The answer to an HTTP request: the health listener's paths and statuses, with the agent's
     /// line as the reason phrase, so that one port can serve both of HAProxy's checks.
-    async fn http(&self, stream: &mut Stream, buffer: &mut Vec<u8>) -> Bytes {
+    async fn http(&self, stream: &mut Stream, peer: Peer, buffer: &mut Vec<u8>) -> Bytes {
         let respond = |status: u16, phrase: &[u8], header: Option<(&str, &str)>| {
             let mut out = format!("HTTP/1.1 {status} ").into_bytes();
             out.extend_from_slice(phrase);
@@ -203,6 +205,7 @@ impl Agent {
             );
         }
         let found = Found::at(&self.board, request.path, request.query);
+        found.note(&self.board, "agent", peer);
         match &found {
             Found::Service(answers, _) => {
                 let words = &answers.words;

@@ -1,8 +1,9 @@
 //! Opening listening sockets: TCP and Unix, each so that a second sidecar cannot bind silently.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ use crate::config::Address;
 pub enum Listener {
     /// On a TCP port.
     Tcp(TcpListener),
-    /// On a Unix socket, whose file goes when this does.
-    Unix(UnixListener, SocketFile),
+    /// On a Unix socket; its file goes when this does, unless it is another's.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// Why a socket could not be opened: names the address, the listener and the cause.
@@ -37,7 +38,11 @@ pub(super) const BACKLOG: i32 = 4096;
 /// # Errors
 ///
 /// When the address cannot be had.
-pub fn bind(address: &Address, name: &str, mode: u32) -> Result<(Listener, Address), BindError> {
+pub fn bind(
+    address: &Address,
+    name: &str,
+    access: Access,
+) -> Result<(Listener, Address), BindError> {
     let bound = match address {
         Address::Tcp { host, port } => tcp(host, *port).and_then(|socket| {
             socket.listen(BACKLOG)?;
@@ -45,7 +50,7 @@ pub fn bind(address: &Address, name: &str, mode: u32) -> Result<(Listener, Addre
             let local = Address::from(listener.local_addr()?);
             Ok((Listener::Tcp(listener), local))
         }),
-        Address::Unix(path) => unix(path, mode),
+        Address::Unix(path) => unix(path, access),
     };
     bound.map_err(|e| BindError::new(address, name, &e))
 }
@@ -104,9 +109,9 @@ fn tcp(host: &str, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds under another name and renames into place, so that the socket never stands there with
-/// other permissions, and never not at all.
-fn unix(path: &Path, mode: u32) -> io::Result<(Listener, Address)> {
+/// Binds where nobody else can go and renames into place, so that the socket never stands there, or
+/// anywhere, with other permissions, and never not at all.
+fn unix(path: &Path, access: Access) -> io::Result<(Listener, Address)> {
     if let Ok(there) = std::fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
             return Err(io::Error::other("a file that is not a socket stands there"));
@@ -117,19 +122,40 @@ fn unix(path: &Path, mode: u32) -> io::Result<(Listener, Address)> {
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(name);
+    let private = PathBuf::from(name);
     // Left over by a process that had this number before.
-    let _ = std::fs::remove_file(&temporary);
-    let listener = UnixListener::bind(&temporary)?;
-    let placed = std::fs::set_permissions(&temporary, PermissionsExt::from_mode(mode))
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .and_then(|()| SocketFile::at(path));
-    match placed {
-        Ok(file) => Ok((Listener::Unix(listener, file), Address::Unix(path.to_owned()))),
-        Err(e) => {
-            let _ = std::fs::remove_file(&temporary);
-            Err(e)
-        }
+    let _ = std::fs::remove_dir_all(&private);
+    DirBuilder::new().mode(0o700).create(&private)?;
+    let placed = place(&private.join("s"), path, access);
+    let _ = std::fs::remove_dir_all(&private);
+    let (listener, file) = placed?;
+    Ok((Listener::Unix(listener, Some(file)), Address::Unix(path.to_owned())))
+}
+
+fn place(temporary: &Path, path: &Path, access: Access) -> io::Result<(UnixListener, SocketFile)> {
+    let listener = UnixListener::bind(temporary)?;
+    if access.group.is_some() {
+        std::os::unix::fs::chown(temporary, None, access.group)?;
+    }
+    std::fs::set_permissions(temporary, PermissionsExt::from_mode(access.mode))?;
+    std::fs::rename(temporary, path)?;
+    Ok((listener, SocketFile::at(path)?))
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The permissions of its file.
+    pub mode: u32,
+    /// The group of its file; `None` for the process's own.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// These permissions, for the process's own group.
+    #[must_use]
+    pub const fn mode(mode: u32) -> Self {
+        Self { mode, group: None }
     }
 }
 
@@ -165,10 +191,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_address_is_named() {
-        let (_first, bound) = bind(&address("127.0.0.1:0"), "agent", 0o666).unwrap();
-        let error = bind(&bound, "health", 0o666).unwrap_err().to_string();
+        let (_first, bound) = bind(&address("127.0.0.1:0"), "agent", Access::mode(0o666)).unwrap();
+        let error = bind(&bound, "health", Access::mode(0o666)).unwrap_err().to_string();
         assert_eq!(error, format!("cannot listen on {bound} for health: address already in use"));
-        let error = bind(&address("unix:/nonexistent/dir/s"), "agent", 0o666).unwrap_err();
+        let error =
+            bind(&address("unix:/nonexistent/dir/s"), "agent", Access::mode(0o666)).unwrap_err();
         assert!(error.to_string().ends_with("its directory does not exist"), "{error}");
     }
 
@@ -177,17 +204,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let at = Address::Unix(path.clone());
-        let (first, _) = bind(&at, "agent", 0o660).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(bind(&at, "agent", 0o660).is_err(), "somebody listens there");
+        let (first, _) = bind(&at, "agent", Access::mode(0o660)).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            Access::mode(0o660)
+        );
+        assert!(bind(&at, "agent", Access::mode(0o660)).is_err(), "somebody listens there");
         drop(first);
         assert!(!path.exists());
         // A socket that nobody listens on is left over, and is replaced.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let (second, _) = bind(&at, "agent", 0o660).unwrap();
+        let (second, _) = bind(&at, "agent", Access::mode(0o660)).unwrap();
         drop(second);
         std::fs::write(&path, "precious").unwrap();
-        assert!(bind(&at, "agent", 0o660).is_err());
+        assert!(bind(&at, "agent", Access::mode(0o660)).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

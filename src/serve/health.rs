@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::accept::Peer;
 use super::http::{Reply, Site};
 use crate::board::{Answers, Board};
 
@@ -13,6 +14,8 @@ use crate::board::{Answers, Board};
 pub struct HealthSite {
     /// What is known.
     pub board: Arc<Board>,
+    /// The listener's name.
+    pub listener: &'static str,
 }
 
 /// What a path asks for.
@@ -21,7 +24,7 @@ pub(super) enum Found {
     /// A service's health; the flag asks for a drain to look like one to HAProxy.
     Service(Arc<Answers>, bool),
     /// Whether a slot of a service's weight is to be used.
-    Slot(bool),
+    Slot(Arc<Answers>, bool),
     /// Whether the sidecar runs.
     Alive,
     /// Whether the sidecar is ready.
@@ -52,11 +55,19 @@ impl Found {
             [None, ..] => Self::Service(answers, drain_404),
             [Some("slot"), Some(slot), Some("of"), Some(slots), None] => {
                 match used(&answers, slot, slots) {
-                    Some(used) => Self::Slot(used),
+                    Some(used) => Self::Slot(answers, used),
                     None => nothing,
                 }
             }
             _ => nothing,
+        }
+    }
+
+    /// Notes who is told this.
+    pub(super) fn note(&self, board: &Board, listener: &'static str, peer: Peer) {
+        if let Self::Service(answers, _) | Self::Slot(answers, _) = self {
+            let seq = answers.verdict.seq;
+            board.askers.told(listener, peer, &answers.service, seq, board.clock.now());
         }
     }
 
@@ -65,8 +76,8 @@ impl Found {
         match self {
             Self::Service(answers, true) => answers.words.health.drain_404.1,
             Self::Service(answers, false) => answers.words.health.status,
-            Self::Alive | Self::Slot(true) | Self::Ready(true) => 200,
-            Self::Slot(false) | Self::Ready(false) => 503,
+            Self::Alive | Self::Slot(_, true) | Self::Ready(true) => 200,
+            Self::Slot(_, false) | Self::Ready(false) => 503,
             Self::Nothing(status) => *status,
         }
     }
@@ -81,7 +92,7 @@ impl Found {
             Self::Nothing(_) => {
                 Reply::json(status, &json!({"status": word, "output": "no such service"}))
             }
-            Self::Alive | Self::Slot(_) | Self::Ready(_) => {
+            Self::Alive | Self::Slot(..) | Self::Ready(_) => {
                 Reply::json(status, &json!({"status": word}))
             }
         }
@@ -106,7 +117,9 @@ fn used(answers: &Answers, slot: &str, slots: &str) -> Option<bool> {
 }
 
 impl Site for HealthSite {
-    fn get(&self, path: &str, query: &str) -> Reply {
-        Found::at(&self.board, path, query).reply()
+    fn get(&self, path: &str, query: &str, peer: Peer) -> Reply {
+        let found = Found::at(&self.board, path, query);
+        found.note(&self.board, self.listener, peer);
+        found.reply()
     }
 }

@@ -1,19 +1,23 @@
-//! HTTP/1.x, as far as answering short questions goes: GET and HEAD, no bodies read.
+//! HTTP/1.x, as far as answering short questions goes: GET and HEAD, and short bodies where a site changes things.
 //!
 //! An answer is prepared down to its last byte but the date, so that asking costs next to nothing.
 //! A kept connection may be idle for long, since an idle time near a balancer's interval makes its
 //! checks fail; half a header may not.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::UCred;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::accept::{Seat, Stream};
+use tokio_util::either::Either;
+
+use super::accept::{Peer, Seat, Stream};
 
 /// How long a kept connection may be idle.
 const IDLE: Duration = Duration::from_mins(15);
@@ -26,10 +30,38 @@ pub(super) const HEADER_LIMIT: usize = 8 << 10;
 /// The most header lines that are read.
 const HEADERS: usize = 64;
 
+/// The largest body of a request that changes something.
+const BODY_LIMIT: usize = 16 << 10;
+/// How long such a body may take.
+const BODY_TIME: Duration = Duration::from_secs(5);
+
 /// What answers questions.
 pub trait Site: Send + Sync {
-    /// The answer to a GET (or, without its body, a HEAD) of this path.
-    fn get(&self, path: &str, query: &str) -> Reply;
+    /// The answer to a GET (or, without its body, a HEAD) of this path, for whoever is there.
+    fn get(&self, path: &str, query: &str, peer: Peer) -> Reply;
+
+    /// The answer to any other method; `None` where nothing can be changed.
+    fn change<'a>(&'a self, _change: Change<'a>) -> Option<Changing<'a>> {
+        None
+    }
+}
+
+/// A change on its way.
+pub type Changing<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+/// A request that would change something.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The method, neither GET nor HEAD.
+    pub method: &'a str,
+    /// The path.
+    pub path: &'a str,
+    /// The query.
+    pub query: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+    /// Who asks, over a Unix socket.
+    pub peer: Option<UCred>,
 }
 
 /// An answer, prepared.
@@ -96,6 +128,11 @@ pub(super) const fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        500 => "Internal Server Error",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Unknown",
@@ -103,7 +140,7 @@ pub(super) const fn phrase(status: u16) -> &'static str {
 }
 
 /// Serves one connection.
-pub async fn serve(mut stream: Stream, seat: Seat, site: Arc<dyn Site>) {
+pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Site>) {
     let mut buffer = Vec::new();
     let mut out = Vec::new();
     loop {
@@ -115,8 +152,13 @@ pub async fn serve(mut stream: Stream, seat: Seat, site: Arc<dyn Site>) {
             Header::Gone => return,
         };
         out.clear();
-        let kept = answer(buffer.get(..header).unwrap_or_default(), &*site, &mut out)
-            && !seat.must_leave();
+        let (head, rest) = buffer.split_at_checked(header).unwrap_or_default();
+        let kept = if let Some(reply) = changed(head, rest, &mut stream, &*site).await {
+            reply.write(&mut out, true, true);
+            false
+        } else {
+            answer(head, &*site, peer, &mut out) && !seat.must_leave()
+        };
         let written = timeout(WRITE_TIME, stream.write_all(&out)).await;
         if !matches!(written, Ok(Ok(()))) {
             return;
@@ -188,6 +230,8 @@ pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) query: &'a str,
+    /// The length of its body; `None` where that is not clear.
+    pub(super) length: Option<usize>,
     /// Whether the connection can serve another request after this one.
     pub(super) keep: bool,
 }
@@ -223,20 +267,52 @@ impl<'a> Request<'a> {
         // A body is not read, so what follows it cannot be told apart from it.
         let body = values("transfer-encoding").next().is_some()
             || values("content-length").any(|length| length.trim_ascii() != b"0");
+        let mut lengths = values("content-length").map(|length| {
+            std::str::from_utf8(length).ok().and_then(|length| length.trim().parse().ok())
+        });
+        let length = match (lengths.next(), lengths.next()) {
+            _ if values("transfer-encoding").next().is_some() => None,
+            (None, _) => Some(0),
+            (Some(length), None) => length,
+            (Some(_), Some(_)) => None,
+        };
         let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
-        Some(Self { method: request.method?, path, query, keep })
+        Some(Self { method: request.method?, path, query, length, keep })
     }
 }
 
+/// The answer to a request that changes something; `None` where there is none, or nothing to change.
+async fn changed(head: &[u8], rest: &[u8], stream: &mut Stream, site: &dyn Site) -> Option<Reply> {
+    let request = Request::parse(head).filter(|r| !matches!(r.method, "GET" | "HEAD"))?;
+    let peer = match stream {
+        Either::Left(_) => None,
+        Either::Right(unix) => unix.peer_cred().ok(),
+    };
+    let Request { method, path, query, length, .. } = request;
+    let mut body = rest.to_vec();
+    // Asked without its body first: where nothing can be changed, none is read.
+    drop(site.change(Change { method, path, query, body: b"", peer })?);
+    let Some(length) = length else { return Some(problem(411, "a body needs a Content-Length")) };
+    if length > BODY_LIMIT {
+        return Some(problem(413, "the body is larger than 16 KiB"));
+    }
+    let reading = async {
+        while body.len() < length && matches!(stream.read_buf(&mut body).await, Ok(1..)) {}
+    };
+    let _ = timeout(BODY_TIME, reading).await;
+    let Some(body) = body.get(..length) else { return Some(problem(408, "the body did not come")) };
+    Some(site.change(Change { method, path, query, body, peer })?.await)
+}
+
 /// Writes the answer to `out`, and says whether the connection goes on.
-fn answer(header: &[u8], site: &dyn Site, out: &mut Vec<u8>) -> bool {
+fn answer(header: &[u8], site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
     let Some(request) = Request::parse(header) else {
         problem(400, "not an HTTP request").write(out, true, true);
         return false;
     };
     match request.method {
-        "GET" => site.get(request.path, request.query).write(out, true, !request.keep),
-        "HEAD" => site.get(request.path, request.query).write(out, false, !request.keep),
+        "GET" => site.get(request.path, request.query, peer).write(out, true, !request.keep),
+        "HEAD" => site.get(request.path, request.query, peer).write(out, false, !request.keep),
         _ => {
             let body = json!({"status": 405, "title": "this listener only answers GET and HEAD"});
             let allow = &[("Allow", "GET, HEAD")];
@@ -287,14 +363,14 @@ mod tests {
 
     struct Echo;
     impl Site for Echo {
-        fn get(&self, path: &str, query: &str) -> Reply {
+        fn get(&self, path: &str, query: &str, _: Peer) -> Reply {
             Reply::new(200, "text/plain", &[("X", "y")], format!("{path}|{query}"))
         }
     }
 
     fn ask(header: &str) -> (bool, String) {
         let mut out = Vec::new();
-        let kept = answer(header.as_bytes(), &Echo, &mut out);
+        let kept = answer(header.as_bytes(), &Echo, None, &mut out);
         (kept, String::from_utf8(out).unwrap())
     }
 

@@ -4,7 +4,9 @@
 //! becomes a protocol's words. A listener reads the board and its own socket, and nothing else.
 
 pub mod accept;
+pub mod admin;
 pub mod agent;
+pub mod askers;
 pub mod bind;
 pub mod gate;
 mod health;

@@ -5,43 +5,73 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::HealthSite;
+use super::accept::Peer;
+use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
 use crate::board::Board;
 use crate::config::{Address, WhenBad};
-use crate::health::{Finding, Reason, State, Weight};
+use crate::daemon::Outcome;
+use crate::health::{Finding, Moment, Reason, State, Weight};
+use crate::overrides::{Entry, Ruling};
 
 /// Answers operators.
 #[derive(Debug)]
 pub struct StatusSite {
     health: HealthSite,
-    gates: Vec<(Address, Arc<Gate>)>,
+    gates: Gates,
+    rulings: watch::Receiver<Arc<Ruling>>,
+    reloaded: ArcSwapOption<(Moment, Outcome)>,
 }
 
+/// The gates that run, each with the address that it has.
+pub type Gates = Arc<ArcSwap<Vec<(Address, Arc<Gate>)>>>;
+
 impl StatusSite {
-    /// A site that shows this board, and these gates with the addresses that they have.
+    /// A site that shows this board, these gates, and what operators have ordered.
     #[must_use]
-    pub const fn new(board: Arc<Board>, gates: Vec<(Address, Arc<Gate>)>) -> Self {
-        Self { health: HealthSite { board }, gates }
+    pub fn new(board: Arc<Board>, gates: Gates, rulings: watch::Receiver<Arc<Ruling>>) -> Self {
+        Self {
+            health: HealthSite { board, listener: "status" },
+            gates,
+            rulings,
+            reloaded: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The board that it shows.
+    pub(super) fn board(&self) -> &Board {
+        &self.health.board
+    }
+
+    /// Shows what came of the last reload.
+    pub fn reloaded(&self, at: Moment, outcome: Outcome) {
+        self.reloaded.store(Some(Arc::new((at, outcome))));
     }
 }
 
 impl Site for StatusSite {
-    fn get(&self, path: &str, query: &str) -> Reply {
+    fn get(&self, path: &str, query: &str, peer: Peer) -> Reply {
         match path {
             "/v1/status" => {
-                let status = Status::of(&self.health.board, &self.gates);
+                let status = Status::of(self);
                 let body = serde_json::to_vec_pretty(&status).unwrap_or_default();
                 Reply::new(200, "application/json", &[], body)
+            }
+            "/v1/overrides" => {
+                let entries = &self.rulings.borrow().entries;
+                Reply::json(200, &json!({"overrides": entries}))
             }
             "/" => {
                 Reply::json(200, &json!({"see": ["/v1/status", "/health", "/livez", "/readyz"]}))
             }
-            _ => self.health.get(path, query),
+            _ => self.health.get(path, query, peer),
         }
     }
 }
@@ -57,6 +87,55 @@ struct Status {
     node: NodeStatus,
     services: BTreeMap<String, ServiceStatus>,
     gates: Vec<GateStatus>,
+    askers: Vec<AskerStatus>,
+    /// Everything that operators have ordered.
+    overrides: Vec<Entry>,
+    /// What they had ordered cannot be read any more.
+    overrides_lost: bool,
+    /// What is wrong with files that order something, and the like.
+    notes: Vec<String>,
+    /// What came of the last reload that changed, or would have changed, something.
+    reload: Option<Reloaded>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reloaded {
+    at: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// One who asks.
+#[derive(Debug, Serialize)]
+struct AskerStatus {
+    listener: &'static str,
+    peer: String,
+    service: String,
+    first: String,
+    last: String,
+    every_ms: Option<u128>,
+    count: u64,
+    /// It was told what holds now.
+    current: bool,
+    /// It has fallen silent.
+    lost: bool,
+}
+
+impl AskerStatus {
+    fn of(seen: Seen, board: &Board) -> Self {
+        let now = board.service(&seen.key.service).map(|service| service.tag());
+        Self {
+            listener: seen.key.listener,
+            peer: seen.key.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string()),
+            service: seen.key.service.to_string(),
+            first: board.clock.rfc3339(seen.first),
+            last: board.clock.rfc3339(seen.last),
+            every_ms: seen.interval.map(|interval| interval.as_millis()),
+            count: seen.count,
+            current: now == Some(seen.told),
+            lost: seen.lost,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -122,11 +201,14 @@ struct ServiceStatus {
     reasons: Vec<Reason>,
     findings: Vec<Finding>,
     #[serde(rename = "override")]
-    overridden: Option<()>,
+    overridden: Option<Entry>,
 }
 
 impl Status {
-    fn of(board: &Board, gates: &[(Address, Arc<Gate>)]) -> Self {
+    fn of(site: &StatusSite) -> Self {
+        let board = site.board();
+        let gates = site.gates.load();
+        let ruling = Arc::clone(&site.rulings.borrow());
         let clock = board.clock;
         let table = board.table();
         let now = clock.now();
@@ -156,7 +238,12 @@ impl Status {
                 fresh_until: fresh_until.clone(),
                 reasons: verdict.reasons,
                 findings: verdict.findings,
-                overridden: None,
+                overridden: ruling
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.service == service.name)
+                    .min_by_key(|entry| entry.word)
+                    .cloned(),
             };
             (service.name.to_string(), status)
         });
@@ -169,6 +256,19 @@ impl Status {
             node,
             services: services.collect(),
             gates: gates.iter().map(|(address, gate)| GateStatus::of(address, gate)).collect(),
+            askers: board
+                .askers
+                .seen(now)
+                .into_iter()
+                .map(|seen| AskerStatus::of(seen, board))
+                .collect(),
+            overrides: ruling.entries.clone(),
+            overrides_lost: ruling.lost,
+            notes: ruling.notes.clone(),
+            reload: site.reloaded.load().as_ref().map(|reloaded| Reloaded {
+                at: clock.rfc3339(reloaded.0),
+                outcome: reloaded.1.clone(),
+            }),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::Admin;
 use super::super::file;
 use super::super::units::PathOrOff;
-use super::super::Admin;
 use super::Resolver;
 
 impl Resolver<'_> {
@@ -17,18 +17,21 @@ impl Resolver<'_> {
             let by_number = name.parse().ok();
             let id = by_number.or_else(|| uzers::get_group_by_name(name).map(|group| group.gid()));
             if id.is_none() {
-                self.problems.add("admin.group", format!("there is no group `{name}` on this machine"));
+                self.problems
+                    .add("admin.group", format!("there is no group `{name}` on this machine"));
             }
             id
         });
-        self.effective.admin = file::Admin {
-            socket: Some(PathOrOff(socket.clone())),
-            group: file.group.clone(),
-        };
+        self.effective.admin =
+            file::Admin { socket: Some(PathOrOff(socket.clone())), group: file.group.clone() };
         Admin { socket, group }
     }
 
-    pub(super) fn state_dir(&mut self, file: Option<&Path>, offered: Option<&Path>) -> Option<PathBuf> {
+    pub(super) fn state_dir(
+        &mut self,
+        file: Option<&Path>,
+        offered: Option<&Path>,
+    ) -> Option<PathBuf> {
         if file.is_some_and(|dir| !dir.is_absolute()) {
             self.problems.add("state_dir", "expected an absolute path");
         }

@@ -236,7 +236,7 @@ impl Resolver<'_> {
 const NOT_A_WORD: &str = "a name has letters, digits, `-`, `_` and `.`, at most 64";
 
 /// Whether a name can stand in a question, a path and a metric's label.
-fn is_word(name: &str) -> bool {
+pub(crate) fn is_word(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))

@@ -26,7 +26,7 @@ use proxy::Opening;
 use super::accept::{self, Hall, Left, Peer, Seat, Seats, Stream};
 use super::bind::Listener;
 use crate::board::{Board, ServiceBoard};
-use crate::config::{self, WhenBad};
+use crate::config::{self, Address, WhenBad};
 use crate::health::State;
 use crate::log::Seldom;
 use crate::tahoe::Target;
@@ -44,14 +44,37 @@ pub struct Gate {
     /// What it was told to do.
     pub config: config::Gate,
     board: Arc<Board>,
-    target: Target,
+    /// The node.
+    pub target: Target,
     stop: CancellationToken,
     /// What it does, for showing.
-    pub view: View,
+    pub view: Arc<View>,
     /// Says once a minute that the node does not answer.
     unreachable: Seldom,
     /// Says once a minute that a client came without the header that it should begin with.
     headless: Seldom,
+}
+
+/// A port, and what listens on it, on the way from one gate to another.
+#[derive(Debug)]
+pub struct Handover {
+    /// The port.
+    pub port: Port,
+    open: Option<Listener>,
+}
+
+impl Handover {
+    /// A port that does not listen yet.
+    #[must_use]
+    pub const fn of(port: Port) -> Self {
+        Self { port, open: None }
+    }
+
+    /// A socket that listens already, and that somebody else keeps listening.
+    #[must_use]
+    pub fn given(listener: Listener, address: Address) -> Self {
+        Self { port: Port::given(address), open: Some(listener) }
+    }
 }
 
 /// What a gate does, for showing.
@@ -87,15 +110,16 @@ impl View {
 }
 
 impl Gate {
-    /// A gate to the node at `target`, which ends with `stop`.
+    /// A gate to the node at `target`, whose connections end with `stop`, and that counts on in `view`.
     #[must_use]
     pub fn new(
         config: config::Gate,
         board: Arc<Board>,
         target: Target,
         stop: CancellationToken,
+        view: Arc<View>,
     ) -> Self {
-        let (view, unreachable, headless) = Default::default();
+        let (unreachable, headless) = Default::default();
         Self { config, board, target, stop, view, unreachable, headless }
     }
 
@@ -108,9 +132,10 @@ impl Gate {
         self.service().map_or(State::Down, |service| service.answers().verdict.state)
     }
 
-    /// Opens and closes the port as the verdict has it, until stopped. There is `room` for so many
-    /// connections, whatever the configuration allows.
-    pub async fn run(self: Arc<Self>, mut port: Port, hall: Hall, room: usize) {
+    /// Opens and closes the port as the verdict has it, until `hall.stop`; then the port is another gate's, unless
+    /// the sidecar itself stops. There is `room` for so many connections, whatever the configuration allows.
+    pub async fn run(self: Arc<Self>, handover: Handover, hall: Hall, room: usize) -> Handover {
+        let Handover { mut port, mut open } = handover;
         let most = self.config.max_connections.min(room);
         if most < self.config.max_connections {
             let wanted = self.config.max_connections;
@@ -120,51 +145,66 @@ impl Gate {
             );
         }
         let seats = Seats::new(most);
-        loop {
+        while !hall.stop.is_cancelled() {
+            let tag = self.tag();
             let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;
-            if !wanted {
-                let Some(service) = self.service() else { return };
-                let tag = service.tag();
-                // The verdict may have changed since it was read.
-                if self.state() != State::Up {
-                    tokio::select! {
-                        () = service.changed(tag) => {}
-                        () = hall.stop.cancelled() => return,
-                    }
+            let listener = match open.take() {
+                Some(listener) if !wanted => {
+                    self.close(listener, None, &port, &hall, &seats);
+                    continue;
                 }
-                continue;
-            }
-            match port.open() {
-                Ok(listener) => self.open(listener, &port, &hall, &seats).await,
-                Err(e) => {
-                    // Whoever has the port may leave it, so the gate tries again for as long as it takes.
-                    if self.view.note(Some(e.to_string())) {
-                        warn!(
-                            gate = &*self.config.name,
-                            "The gate cannot open: {e}. It tries again."
-                        );
-                    }
+                None if !wanted => {
                     tokio::select! {
-                        () = sleep(RETRY) => {}
+                        () = self.changed(tag) => {}
                         () = hall.stop.cancelled() => {}
                     }
+                    continue;
                 }
+                Some(listener) => listener,
+                None => match port.open() {
+                    Ok(listener) => listener,
+                    Err(e) => {
+                        self.cannot_open(&e.to_string());
+                        tokio::select! {
+                            () = sleep(RETRY) => {}
+                            () = hall.stop.cancelled() => {}
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Left { listener, waiting } = self.open(listener, &port, &hall, &seats).await;
+            if hall.stop.is_cancelled() && !self.stop.is_cancelled() {
+                self.serve_later(waiting.into_iter().collect(), &hall, &seats);
+                open = Some(listener);
+            } else {
+                self.close(listener, waiting, &port, &hall, &seats);
             }
-            if hall.stop.is_cancelled() {
-                return;
-            }
+        }
+        Handover { port, open }
+    }
+
+    /// Whoever has the port may leave it, so it is worth one line, and the gate tries for as long as it takes.
+    fn cannot_open(&self, why: &str) {
+        if self.view.note(Some(why.to_owned())) {
+            warn!(gate = &*self.config.name, "The gate cannot open: {why}. It tries again.");
         }
     }
 
     /// Serves while the port is open.
-    async fn open(self: &Arc<Self>, listener: Listener, port: &Port, hall: &Hall, seats: &Seats) {
-        self.view.open.store(true, Ordering::Relaxed);
+    async fn open(
+        self: &Arc<Self>,
+        listener: Listener,
+        port: &Port,
+        hall: &Hall,
+        seats: &Seats,
+    ) -> Left {
         self.view.note(None);
-        info!(gate = &*self.config.name, address = %port.address, "The gate is open.");
-        let serve = {
-            let gate = Arc::clone(self);
-            move |stream, peer, seat| Arc::clone(&gate).serve(stream, peer, seat)
-        };
+        if !self.view.open.swap(true, Ordering::Relaxed) {
+            info!(gate = &*self.config.name, address = %port.address, "The gate is open.");
+        }
+        let gate = Arc::clone(self);
+        let serve = move |stream, peer, seat| Arc::clone(&gate).serve(stream, peer, seat);
         let ends = CancellationToken::new();
         let until = Hall { stop: ends.clone(), ..hall.clone() };
         let closing = async {
@@ -174,36 +214,62 @@ impl Gate {
             }
             ends.cancel();
         };
-        let (Left { listener, waiting: accepted }, ()) =
-            tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing);
+        tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing).0
+    }
+
+    fn close(
+        self: &Arc<Self>,
+        listener: Listener,
+        accepted: Option<(Stream, Peer)>,
+        port: &Port,
+        hall: &Hall,
+        seats: &Seats,
+    ) {
         self.view.open.store(false, Ordering::Relaxed);
         match port.close(listener) {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
-                for (stream, peer) in accepted.into_iter().chain(waiting) {
-                    let (serve, seats, hall) = (serve.clone(), seats.clone(), hall.clone());
-                    // Aside, since where the gate is full it must still be able to open again.
-                    let tasks = hall.tasks.clone();
-                    tasks.spawn(async move {
-                        let seat = seats.take(&hall).await;
-                        serve(stream, peer, seat).await;
-                    });
-                }
+                self.serve_later(accepted.into_iter().chain(waiting).collect(), hall, seats);
             }
             Err(e) => warn!(gate = &*self.config.name, "Cannot close {}: {e}.", port.address),
         }
         info!(gate = &*self.config.name, address = %port.address, "The gate is closed.");
     }
 
+    /// Serves connections as seats become free; aside, since a full gate must still be able to open again.
+    fn serve_later(self: &Arc<Self>, waiting: Vec<(Stream, Peer)>, hall: &Hall, seats: &Seats) {
+        for (stream, peer) in waiting {
+            let (gate, seats, hall) = (Arc::clone(self), seats.clone(), hall.clone());
+            let tasks = hall.tasks.clone();
+            tasks.spawn(async move {
+                let seat = seats.take(&hall).await;
+                gate.serve(stream, peer, seat).await;
+            });
+        }
+    }
+
+    fn tag(&self) -> Option<u64> {
+        self.service().map(|service| service.tag())
+    }
+
+    /// Ends when the service's answer is another one than that of `tag`. A service that is not there any more may come
+    /// back, so that is looked for now and then.
+    async fn changed(&self, tag: Option<u64>) {
+        match (self.service(), tag) {
+            (Some(service), Some(tag)) => service.changed(tag).await,
+            (Some(_), None) => {}
+            (None, _) => sleep(RETRY).await,
+        }
+    }
+
     /// Ends when the service is no longer up.
     async fn turned_bad(&self) {
-        let Some(service) = self.service() else { return };
         loop {
-            let tag = service.tag();
+            let tag = self.tag();
             if self.state() != State::Up {
                 return;
             }
-            service.changed(tag).await;
+            self.changed(tag).await;
         }
     }
 
@@ -273,24 +339,23 @@ impl Gate {
 
     /// Ends when a connection is to be cut: the service is down, and it is idle or its time is over.
     async fn cut(&self, activity: &plain::Activity) {
-        let Some(service) = self.service() else { return };
         let clock = self.board.clock;
+        let mut over = None;
         loop {
-            let tag = service.tag();
+            let tag = self.tag();
             if self.state() != State::Down {
-                service.changed(tag).await;
+                over = None;
+                self.changed(tag).await;
                 continue;
             }
-            let over = clock.now() + self.config.drain;
-            while self.state() == State::Down {
-                let (idle, left) = (activity.idle(clock), over.since(clock.now()));
-                if idle >= IDLE || left.is_zero() {
-                    return;
-                }
-                tokio::select! {
-                    () = sleep(IDLE.saturating_sub(idle).min(left)) => {}
-                    () = service.changed(tag) => break,
-                }
+            let over = *over.get_or_insert_with(|| clock.now() + self.config.drain);
+            let (idle, left) = (activity.idle(clock), over.since(clock.now()));
+            if idle >= IDLE || left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(IDLE.saturating_sub(idle).min(left)) => {}
+                () = self.changed(tag) => {}
             }
         }
     }

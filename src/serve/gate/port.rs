@@ -21,6 +21,8 @@ use crate::config::Address;
 #[derive(Debug)]
 pub struct Port {
     name: String,
+    /// Where it was asked to be.
+    pub asked: Address,
     /// Where it is, port 0 resolved.
     pub address: Address,
     bound: Bound,
@@ -32,6 +34,8 @@ enum Bound {
     Tcp(Option<Socket>),
     /// A Unix socket has no port to keep: its file goes and comes.
     Unix,
+    /// Somebody else keeps it listening, and those who wait there are for the next process.
+    Given,
 }
 
 impl Port {
@@ -40,20 +44,24 @@ impl Port {
     /// # Errors
     ///
     /// When it cannot be had.
-    pub fn bind(address: &Address, name: &str) -> Result<Self, BindError> {
-        let bound = match address {
+    pub fn bind(asked: &Address, name: &str) -> Result<Self, BindError> {
+        let bound = match asked {
             Address::Tcp { .. } => {
-                let (socket, address) = bind::reserve(address, name)?;
-                return Ok(Self {
-                    name: name.to_owned(),
-                    address,
-                    bound: Bound::Tcp(Some(socket)),
-                });
+                let (socket, address) = bind::reserve(asked, name)?;
+                let (name, asked) = (name.to_owned(), asked.clone());
+                return Ok(Self { name, asked, address, bound: Bound::Tcp(Some(socket)) });
             }
             // Said now, as long as somebody waits for it, rather than at the first opening.
-            Address::Unix(_) => bind::bind(address, name, 0o666).map(|_| Bound::Unix)?,
+            Address::Unix(_) => {
+                bind::bind(asked, name, bind::Access::mode(0o666)).map(|_| Bound::Unix)?
+            }
         };
-        Ok(Self { name: name.to_owned(), address: address.clone(), bound })
+        Ok(Self { name: name.to_owned(), asked: asked.clone(), address: asked.clone(), bound })
+    }
+
+    /// A port that somebody else keeps listening.
+    pub(super) fn given(address: Address) -> Self {
+        Self { name: String::new(), asked: address.clone(), address, bound: Bound::Given }
     }
 
     /// Listens, again or for the first time.
@@ -78,9 +86,11 @@ impl Port {
             }
             Bound::Unix => {
                 let (listener, _) =
-                    bind::bind(&self.address, &self.name, 0o666).map_err(io::Error::other)?;
+                    bind::bind(&self.address, &self.name, bind::Access::mode(0o666))
+                        .map_err(io::Error::other)?;
                 Ok(listener)
             }
+            Bound::Given => Err(io::Error::other("it was given away")),
         }
     }
 
@@ -108,7 +118,7 @@ impl Port {
                 }
             }
             // What listens was opened by this port, so there are no others.
-            (Bound::Tcp(None) | Bound::Unix, _) => {}
+            (Bound::Tcp(None) | Bound::Unix | Bound::Given, _) => {}
         }
         Ok(waiting)
     }

@@ -1,0 +1,173 @@
+//! The gates that run, and how one configuration's become another's without a port closing.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::inherited::Inherited;
+use super::parts::Parts;
+use super::room::Room;
+use super::{Shared, Unfit};
+use crate::config::{self, Address, Config, WhenBad};
+use crate::serve::gate::{Gate, Handover, Port, View};
+use crate::serve::status::Gates as Shown;
+use crate::tahoe::Target;
+
+/// The gates that run.
+#[derive(Default)]
+pub(super) struct Gates {
+    running: Vec<Running>,
+    shown: Shown,
+}
+
+struct Running {
+    asked: Address,
+    target: Target,
+    bound: Address,
+    gate: Arc<Gate>,
+    /// Asks it to hand over its port.
+    end: CancellationToken,
+    port: oneshot::Receiver<Handover>,
+}
+
+/// A gate and its port, bound.
+pub(super) type Bound = (config::Gate, Handover);
+
+/// Takes the port of every gate. An inherited socket takes the place of those at the gate's addresses.
+pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec<Bound>> {
+    let mut gates = Vec::new();
+    for gate in &config.gates {
+        let claimed = inherited.claim(&format!("gate/{}", gate.name), &gate.listen);
+        if !claimed.is_empty() && gate.when_bad == WhenBad::Close {
+            return Err(Unfit(format!(
+                "gates.{}: the service manager holds its socket and would keep it listening; leave it out of the \
+                 socket unit, or use another `when_bad` than `close`",
+                gate.name
+            ))
+            .into());
+        }
+        if claimed.is_empty() {
+            for address in &gate.listen {
+                gates.push((gate.clone(), bind(gate, address)?));
+            }
+        }
+        for (listener, address) in claimed {
+            gates.push((gate.clone(), Handover::given(listener, address)));
+        }
+    }
+    Ok(gates)
+}
+
+fn bind(gate: &config::Gate, address: &Address) -> Result<Handover> {
+    Ok(Handover::of(Port::bind(address, &format!("gate/{}", gate.name))?))
+}
+
+impl Gates {
+    pub(super) fn shown(&self) -> Shown {
+        Arc::clone(&self.shown)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Runs these gates.
+    pub(super) fn open(
+        &mut self,
+        gates: Vec<Bound>,
+        config: &Config,
+        room: Room,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) {
+        for (gate, handover) in gates {
+            let gate = gate_of(gate, config, shared, Arc::default());
+            self.run(gate, handover, room, shared, parts);
+        }
+        self.show();
+    }
+
+    fn run(
+        &mut self,
+        gate: Gate,
+        handover: Handover,
+        room: Room,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) {
+        let gate = Arc::new(gate);
+        let end = shared.stop.child_token();
+        let hall = shared.hall(&format!("gate/{}", gate.config.name), end.clone());
+        let (given, port) = oneshot::channel();
+        let (asked, bound) = (handover.port.asked.clone(), handover.port.address.clone());
+        let running = Arc::clone(&gate).run(handover, hall, room.gate);
+        let stop = shared.stop.clone();
+        parts.spawn(&format!("the gate {}", gate.config.name), end.clone(), async move {
+            let handover = running.await;
+            if !stop.is_cancelled() {
+                // Nobody waits for the port of a gate that is gone for good.
+                let _ = given.send(handover);
+            }
+        });
+        let target = gate.target.clone();
+        self.running.push(Running { asked, target, bound, gate, end, port });
+    }
+
+    /// Takes the ports that `config` wants and that are not there yet. Nothing that runs is touched.
+    pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Bound>> {
+        let mut gates = Vec::new();
+        for gate in &config.gates {
+            for asked in gate.listen.iter().filter(|asked| self.find(&gate.name, asked).is_none()) {
+                gates.push((gate.clone(), bind(gate, asked)?));
+            }
+        }
+        Ok(gates)
+    }
+
+    fn find(&self, name: &str, asked: &Address) -> Option<usize> {
+        self.running
+            .iter()
+            .position(|running| &*running.gate.config.name == name && running.asked == *asked)
+    }
+
+    /// Goes over to the gates of `config`. One that changes keeps its port, its connections and its counts; one
+    /// that is gone takes no new connection.
+    pub(super) async fn go_over(
+        &mut self,
+        config: &Config,
+        room: Room,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) {
+        for running in std::mem::take(&mut self.running) {
+            let name = Arc::clone(&running.gate.config.name);
+            let wanted = config.gates.iter().find(|gate| gate.name == name);
+            let Some(wanted) = wanted.filter(|gate| gate.listen.contains(&running.asked)) else {
+                running.end.cancel();
+                continue;
+            };
+            if *wanted == running.gate.config && config.node.target == running.target {
+                self.running.push(running);
+                continue;
+            }
+            running.end.cancel();
+            let Ok(handover) = running.port.await else { continue };
+            let view = Arc::clone(&running.gate.view);
+            let gate = gate_of(wanted.clone(), config, shared, view);
+            self.run(gate, handover, room, shared, parts);
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let shown = self.running.iter().map(|gate| (gate.bound.clone(), Arc::clone(&gate.gate)));
+        self.shown.store(Arc::new(shown.collect()));
+    }
+}
+
+fn gate_of(gate: config::Gate, config: &Config, shared: &Shared, view: Arc<View>) -> Gate {
+    let (board, target) = (Arc::clone(&shared.board), config.node.target.clone());
+    Gate::new(gate, board, target, shared.stop.clone(), view)
+}

@@ -1,0 +1,221 @@
+//! The listeners that answer questions: agent, health, status and admin, each at its addresses.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::inherited::Inherited;
+use super::parts::Parts;
+use super::reload::{Outcome, Request};
+use super::room::{self, Room};
+use crate::board::Board;
+use crate::config::{Address, Config};
+use crate::health::Moment;
+use crate::overrides::{Desk, Ruling};
+use crate::serve::HealthSite;
+use crate::serve::accept::{self, Seats};
+use crate::serve::admin::AdminSite;
+use crate::serve::agent::Agent;
+use crate::serve::bind::{Access, Listener, bind};
+use crate::serve::http::{self, Site};
+use crate::serve::status::{Gates, StatusSite};
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Agent,
+    Health,
+    Status,
+    Admin,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Agent, Self::Health, Self::Status, Self::Admin];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Health => "health",
+            Self::Status => "status",
+            Self::Admin => "admin",
+        }
+    }
+
+    fn access(self, config: &Config) -> Access {
+        match self {
+            Self::Agent | Self::Health => Access::mode(0o666),
+            // It shows the grid's topology.
+            Self::Status => Access::mode(0o660),
+            // Whoever can connect may change things.
+            Self::Admin => Access { mode: 0o660, group: config.admin.group },
+        }
+    }
+
+    fn addresses(self, config: &Config) -> Vec<Address> {
+        match self {
+            Self::Agent => config.listen.agent.clone(),
+            Self::Health => config.listen.health.clone(),
+            Self::Status => config.listen.status.clone(),
+            Self::Admin => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
+        }
+    }
+}
+
+/// A socket, with the address that was asked for and the one that it has.
+pub(super) type Socket = (Kind, Address, Listener, Address);
+
+/// Opens every socket that `config` wants. An inherited one takes the place of those at its listener's addresses.
+pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for kind in Kind::ALL {
+        let addresses = kind.addresses(config);
+        let claimed = inherited.claim(kind.name(), &addresses);
+        if claimed.is_empty() {
+            for address in addresses {
+                sockets.push(bind_one(config, kind, address)?);
+            }
+        } else {
+            // They stand for the addresses of the file, whatever these are.
+            let asked = addresses.into_iter().map(Some).chain(std::iter::repeat(None));
+            for ((listener, bound), asked) in claimed.into_iter().zip(asked) {
+                sockets.push((kind, asked.unwrap_or_else(|| bound.clone()), listener, bound));
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
+    if let (Kind::Admin, Address::Unix(path)) = (kind, &asked)
+        && let Some(dir) = path.parent()
+        && !dir.exists()
+    {
+        // The default one under $XDG_RUNTIME_DIR is nobody else's to make.
+        let _ = std::fs::create_dir(dir);
+    }
+    let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
+    Ok((kind, asked, listener, bound))
+}
+
+/// What listeners answer from.
+pub(super) struct Sites {
+    board: Arc<Board>,
+    health: Arc<HealthSite>,
+    status: Arc<StatusSite>,
+    admin: Arc<AdminSite>,
+}
+
+impl Sites {
+    pub(super) fn new(
+        board: &Arc<Board>,
+        gates: Gates,
+        rulings: watch::Receiver<Arc<Ruling>>,
+        desk: Desk,
+        reload: mpsc::Sender<Request>,
+    ) -> Self {
+        let health = Arc::new(HealthSite { board: Arc::clone(board), listener: "health" });
+        let status = Arc::new(StatusSite::new(Arc::clone(board), gates, rulings));
+        let admin = Arc::new(AdminSite::new(Arc::clone(&status), desk, reload));
+        Self { board: Arc::clone(board), health, status, admin }
+    }
+}
+
+/// The listeners that run.
+pub(super) struct Listeners {
+    sites: Sites,
+    running: Vec<Running>,
+}
+
+struct Running {
+    kind: Kind,
+    asked: Address,
+    end: CancellationToken,
+}
+
+impl Listeners {
+    pub(super) const fn new(sites: Sites) -> Self {
+        Self { sites, running: Vec::new() }
+    }
+
+    /// Serves these sockets.
+    pub(super) fn open(
+        &mut self,
+        sockets: Vec<Socket>,
+        room: Room,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) {
+        for (kind, asked, listener, _) in sockets {
+            let end = shared.stop.child_token();
+            self.running.push(Running { kind, asked, end: end.clone() });
+            let hall = shared.hall(kind.name(), end.clone());
+            let what = format!("the listener {}", kind.name());
+            let site: Arc<dyn Site> = match kind {
+                Kind::Agent => {
+                    let agent = Arc::new(Agent::new(Arc::clone(&self.sites.board)));
+                    let seats = Seats::new(room::AGENT.min(room.listener));
+                    parts.spawn(&what, end, async move {
+                        accept::serve(listener, hall, seats, |stream, peer, seat| {
+                            Arc::clone(&agent).serve(stream, peer, seat)
+                        })
+                        .await;
+                    });
+                    continue;
+                }
+                Kind::Health => Arc::clone(&self.sites.health) as _,
+                Kind::Status => Arc::clone(&self.sites.status) as _,
+                Kind::Admin => Arc::clone(&self.sites.admin) as _,
+            };
+            let seats = Seats::new(room::HTTP.min(room.listener));
+            parts.spawn(&what, end, async move {
+                accept::serve(listener, hall, seats, |stream, peer, seat| {
+                    http::serve(stream, peer, seat, Arc::clone(&site))
+                })
+                .await;
+            });
+        }
+    }
+
+    /// Opens the sockets that `config` wants and that are not there yet. Nothing that runs is touched.
+    pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Socket>> {
+        let mut sockets = Vec::new();
+        // The admin socket stays where it is until a restart.
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Admin) {
+            for asked in kind.addresses(config) {
+                if !self
+                    .running
+                    .iter()
+                    .any(|running| running.kind == kind && running.asked == asked)
+                {
+                    sockets.push(bind_one(config, kind, asked)?);
+                }
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Ends the listeners that `config` does not want any more.
+    pub(super) fn close_others(&mut self, config: &Config) {
+        self.running.retain(|running| {
+            let wanted = running.kind == Kind::Admin
+                || running.kind.addresses(config).contains(&running.asked);
+            if !wanted {
+                running.end.cancel();
+            }
+            wanted
+        });
+    }
+
+    /// Shows what came of a reload.
+    pub(super) fn reloaded(&self, outcome: Outcome, at: Moment) {
+        self.sites.status.reloaded(at, outcome);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+}
