@@ -207,7 +207,7 @@ mod tests {
         let (first, _) = bind(&at, "agent", Access::mode(0o660)).unwrap();
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            Access::mode(0o660)
+            0o660
         );
         assert!(bind(&at, "agent", Access::mode(0o660)).is_err(), "somebody listens there");
         drop(first);
