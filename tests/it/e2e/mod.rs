@@ -1,5 +1,6 @@
 //! The real three together: a real grid, hcf, and real balancers in front.
 
+mod clients;
 mod convergence;
 mod examples;
 mod failclosed;
@@ -7,6 +8,7 @@ mod farm;
 mod fronts;
 mod gate;
 mod grid;
+mod in_flight;
 mod keepalived;
 mod lost_update;
 mod node;
