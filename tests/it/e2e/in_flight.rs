@@ -11,7 +11,7 @@ use super::gate::bytes;
 use crate::gate::is_refused;
 use crate::lab::cut::{Cut, How};
 use crate::lab::http;
-use crate::lab::tahoe::Grid;
+use crate::lab::tahoe::{Grid, Node};
 use crate::lab::wait::{LONG, pause, wait_until};
 
 /// So large that neither a download nor an upload is over before the gate has turned.
@@ -154,4 +154,28 @@ fn what_a_gate_has_accepted_is_answered_whatever_comes() {
             wait_until("the rest of it", LONG, || turn.turned_away.load(Ordering::SeqCst) >= 50);
         });
     }
+}
+
+#[test]
+fn an_upload_that_waits_for_its_answer_is_not_idle() {
+    let grid = Grid::ready();
+    let wants = "services: {write: {criteria: {servers: {last_heard_max: 3s}}}}\n";
+    let hcf = beside_gates(&grid.gateways[0], &["close"], wants);
+    let gate = hcf.address("gate/close");
+    wait_line(&hcf, "write\n", "up ready 100%\n");
+    wait_until("the gate to open", LONG, || !is_refused(gate));
+    // A grid that hangs: the gateway has the whole upload, and nothing to say.
+    grid.storage.iter().for_each(Node::stop);
+    let file = bytes(5000);
+    let mut upload = connect(gate);
+    let head = "PUT /uri HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5000\r\n\r\n";
+    upload.write_all(&[head.as_bytes(), &file].concat()).expect("it is accepted");
+    let mut idle = connect(gate);
+    idle.write_all(b"GET /?t=json HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is accepted");
+    wait_line(&hcf, "write\n", "down ready 100% #servers-");
+    while idle.read(&mut [0; 1 << 12]).expect("an answer, and the end") > 0 {}
+    // That one was cut. The upload has been silent for longer, and its answer is yet to come.
+    grid.storage.iter().for_each(Node::cont);
+    let (head, body) = rest(&upload, Vec::new());
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}{}", String::from_utf8_lossy(&body));
 }
