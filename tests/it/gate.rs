@@ -25,7 +25,8 @@ fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
     (hcf, address)
 }
 
-fn is_refused(address: &str) -> bool {
+/// Whether nobody listens there.
+pub(crate) fn is_refused(address: &str) -> bool {
     TcpStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 

@@ -316,7 +316,7 @@ impl Gate {
         }
         let clock = self.board.clock;
         let activity = plain::Activity::default();
-        activity.note(clock);
+        activity.note(!early.is_empty(), clock);
         tokio::select! {
             () = plain::carry(&client, &node, &activity, clock) => {}
             () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}

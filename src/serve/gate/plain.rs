@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use socket2::SockRef;
@@ -18,33 +18,45 @@ const BUFFER: usize = 64 << 10;
 /// Buffers that are kept for the next use; a burst beyond that allocates its own.
 const KEPT: usize = 32;
 
-/// When bytes last moved, in nanoseconds after the clock's epoch.
+/// What moved last on a connection.
 #[derive(Debug, Default)]
-pub(super) struct Activity(AtomicU64);
+pub(super) struct Activity {
+    /// When, in nanoseconds after the clock's epoch.
+    at: AtomicU64,
+    /// Whether it came from the client, who then waits for an answer.
+    asked: AtomicBool,
+}
 
 impl Activity {
-    pub(super) fn note(&self, clock: Clock) {
+    pub(super) fn note(&self, asked: bool, clock: Clock) {
         let now = u64::try_from(clock.now().since_epoch().as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(now, Ordering::Relaxed);
+        self.at.store(now, Ordering::Relaxed);
+        self.asked.store(asked, Ordering::Relaxed);
     }
 
-    /// How long no byte has moved.
+    /// How long no byte has moved and no answer was due. A gateway is silent between the last byte of
+    /// an upload and its answer.
     pub(super) fn idle(&self, clock: Clock) -> std::time::Duration {
-        let last = std::time::Duration::from_nanos(self.0.load(Ordering::Relaxed));
+        if self.asked.load(Ordering::Relaxed) {
+            return std::time::Duration::ZERO;
+        }
+        let last = std::time::Duration::from_nanos(self.at.load(Ordering::Relaxed));
         clock.now().since_epoch().saturating_sub(last)
     }
 }
 
 /// Carries bytes both ways until both sides have ended, or one has broken.
-pub(super) async fn carry(one: &Stream, other: &Stream, activity: &Activity, clock: Clock) {
-    let (there, back) =
-        tokio::join!(pump(one, other, activity, clock), pump(other, one, activity, clock),);
+pub(super) async fn carry(client: &Stream, node: &Stream, activity: &Activity, clock: Clock) {
+    let (there, back) = tokio::join!(
+        pump(client, node, || activity.note(true, clock)),
+        pump(node, client, || activity.note(false, clock)),
+    );
     // Whichever broke, both ends close with this; there is nobody to tell.
     let _ = (there, back);
 }
 
-/// Carries bytes one way, and the end of them.
-async fn pump(from: &Stream, to: &Stream, activity: &Activity, clock: Clock) -> io::Result<()> {
+/// Carries bytes one way, and the end of them; notes each that moves.
+async fn pump(from: &Stream, to: &Stream, note: impl Fn()) -> io::Result<()> {
     let moved = async {
         loop {
             readable(from).await?;
@@ -52,9 +64,9 @@ async fn pump(from: &Stream, to: &Stream, activity: &Activity, clock: Clock) -> 
             match try_read(from, buffer.bytes()) {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
-                    activity.note(clock);
+                    note();
                     write_all(to, buffer.bytes().get(..n).unwrap_or_default()).await?;
-                    activity.note(clock);
+                    note();
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),

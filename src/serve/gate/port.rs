@@ -99,14 +99,16 @@ impl Port {
         let mut waiting = Vec::new();
         match (&self.bound, listener) {
             (Bound::Tcp(Some(socket)), listener) => {
-                while let Ok((stream, peer)) = socket.accept() {
+                drop(listener);
+                socket.set_reuse_address(false)?;
+                // With nothing else between the last of them and the end: who comes there is reset.
+                let accepted: Vec<_> = std::iter::from_fn(|| socket.accept().ok()).collect();
+                socket.shutdown(Shutdown::Read)?;
+                for (stream, peer) in accepted {
                     stream.set_nonblocking(true)?;
                     let peer = peer.as_socket().map(|peer| peer.ip());
                     waiting.push((Either::Left(TcpStream::from_std(stream.into())?), peer));
                 }
-                drop(listener);
-                socket.set_reuse_address(false)?;
-                socket.shutdown(Shutdown::Read)?;
             }
             (Bound::Unix, Listener::Unix(listener, file)) => {
                 // First the name, so that nobody comes after the last one.
