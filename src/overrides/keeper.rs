@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::folder::{Change, Folder, Look};
+use super::request::FILE;
 use super::spoken::Spoken;
 use super::{Book, Clear, Entry, Loaded, Now, Refused, Request, Ruling, Store, time};
 
@@ -356,6 +357,10 @@ impl Group {
                 self.lines.extend(self.draft.set(&request, now)?.into_iter().map(Line::Set));
             }
             Deed::Clear(clear) => {
+                if clear.owner.as_deref() == Some(FILE) {
+                    let text = "what a file in override.d orders ends when that file is removed";
+                    return Err(Refused::Senseless(text.to_owned()));
+                }
                 let lost = self.draft.is_lost();
                 for entry in self.draft.clear(&clear) {
                     self.lines.push(Line::Cleared(entry, Arc::clone(&clear.by)));
@@ -642,8 +647,11 @@ mod tests {
         assert_eq!(work.words(), [("read".into(), Word::Drain)]);
         fs::write(&file, "weight 30 busy").unwrap();
         work.until(|ruling| words(ruling) != [("read".into(), Word::Drain)]).await;
-        // Neither a request nor the owner's name ends what a file orders.
+        // Only its removal ends what a file orders, and whoever tries otherwise is told so.
         work.desk.clear(everything()).await.unwrap();
+        let files = Clear { owner: Some("file".into()), ..everything() };
+        let refused = work.desk.clear(files).await.unwrap_err();
+        assert!(refused.to_string().contains("when that file is removed"), "{refused}");
         assert_eq!(work.words().len(), 1);
         fs::remove_file(&file).unwrap();
         work.until(|ruling| ruling.entries.is_empty()).await;
