@@ -150,7 +150,7 @@ impl Gate {
             let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;
             let listener = match open.take() {
                 Some(listener) if !wanted => {
-                    self.close(listener, None, &port, &hall, &seats);
+                    self.close(listener, None, &port, &hall, &seats).await;
                     continue;
                 }
                 None if !wanted => {
@@ -178,7 +178,7 @@ impl Gate {
                 self.serve_later(waiting.into_iter().collect(), &hall, &seats);
                 open = Some(listener);
             } else {
-                self.close(listener, waiting, &port, &hall, &seats);
+                self.close(listener, waiting, &port, &hall, &seats).await;
             }
         }
         Handover { port, open }
@@ -217,7 +217,7 @@ impl Gate {
         tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing).0
     }
 
-    fn close(
+    async fn close(
         self: &Arc<Self>,
         listener: Listener,
         accepted: Option<(Stream, Peer)>,
@@ -226,7 +226,7 @@ impl Gate {
         seats: &Seats,
     ) {
         self.view.open.store(false, Ordering::Relaxed);
-        match port.close(listener) {
+        match port.close(listener).await {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
                 self.serve_later(accepted.into_iter().chain(waiting).collect(), hall, seats);
