@@ -25,6 +25,7 @@ pub mod forwarder;
 pub mod haproxy;
 pub mod hcf;
 pub mod http;
+pub mod large;
 pub mod net;
 pub mod place;
 pub mod ports;

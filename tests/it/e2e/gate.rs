@@ -10,7 +10,7 @@ use crate::lab::tahoe::{Gateway, Grid};
 use crate::lab::wait::{LONG, wait_until};
 
 /// An hcf beside a gateway, with one gate of this kind.
-fn gated(gateway: &Gateway, when_bad: &str) -> Hcf {
+pub(super) fn gated(gateway: &Gateway, when_bad: &str) -> Hcf {
     let config = format!(
         "node: {{dir: \"{}\", every: 200ms, timeout: 5s}}\n\
          gates: {{web: {{listen: \"127.0.0.1:0\", when_bad: {when_bad}}}}}\n",
@@ -20,7 +20,7 @@ fn gated(gateway: &Gateway, when_bad: &str) -> Hcf {
 }
 
 /// Bytes that no two places have alike.
-fn bytes(count: usize) -> Vec<u8> {
+pub(super) fn bytes(count: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -30,7 +30,7 @@ fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// The most memory that a process has had, in MiB.
-fn peak(hcf: &mut Hcf) -> u64 {
+pub(super) fn peak(hcf: &mut Hcf) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", hcf.process().pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");

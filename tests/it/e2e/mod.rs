@@ -8,6 +8,7 @@ mod gate;
 mod grid;
 mod lost_update;
 mod node;
+mod passing;
 mod readme;
 mod relay;
 mod snippets;
