@@ -13,10 +13,12 @@ mod lab;
 
 mod agent;
 mod cli;
+mod clients;
 mod config;
 mod e2e;
 mod failures;
 mod gate;
 mod health;
+mod peers;
 mod program;
 mod situations;

@@ -26,6 +26,7 @@ pub mod haproxy;
 pub mod hcf;
 pub mod http;
 pub mod keepalived;
+pub mod large;
 pub mod net;
 pub mod nginx;
 pub mod place;

@@ -17,7 +17,7 @@ pub(super) fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// The most memory that a process has had, in MiB.
-fn peak(hcf: &mut Hcf) -> u64 {
+pub(super) fn peak(hcf: &mut Hcf) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", hcf.process().pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");

@@ -12,6 +12,7 @@ mod in_flight;
 mod keepalived;
 mod lost_update;
 mod node;
+mod passing;
 mod readme;
 mod relay;
 mod snippets;
