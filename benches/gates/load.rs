@@ -121,10 +121,7 @@ async fn connections(address: &str, count: &AtomicU64) {
     let mut heard = Vec::new();
     loop {
         let mut stream = connect(address).await;
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         heard.clear();
         stream.read_to_end(&mut heard).await.unwrap();
         assert!(heard.ends_with(SMALL), "an answer");

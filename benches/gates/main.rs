@@ -3,7 +3,8 @@
 //!
 //! Whoever stands in the middle has one core to itself, and HAProxy one thread; clients and the node
 //! share the other core. Trials take turns, and the medians of five are shown. Ends with 1 when a
-//! bar is missed.
+//! bar is missed. Where other programs run, only `chrt -f 1 cargo bench ...` as root keeps them out
+//! of the latencies.
 
 #![allow(
     missing_docs,
@@ -132,7 +133,13 @@ impl Table {
             Bar::None => (true, String::new()),
         };
         self.missed += usize::from(!kept);
-        let mark = if bar.is_empty() { "" } else if kept { "met" } else { "MISSED" };
+        let mark = if bar.is_empty() {
+            ""
+        } else if kept {
+            "met"
+        } else {
+            "MISSED"
+        };
         println!("{} {ratio:>6.2}  {bar:<13} {mark}", self.text);
     }
 }
@@ -206,11 +213,21 @@ fn speed(table: &mut Table, handle: &Handle, origin: &str) {
         ("pass", "plain: requests/s, 64 connections", Load::Requests(64), Bar::None),
         ("pass", "plain: p99 us, 64 connections, 4,000/s", Load::Paced(64, pace), Bar::AtMost(1.0)),
         ("pass", "plain: p99 us, 1 connection", Load::Requests(1), Bar::AtMost(1.0)),
-        ("refuse_writes", "http: requests/s, 64 connections", Load::Requests(64), Bar::AtLeast(0.8)),
+        (
+            "refuse_writes",
+            "http: requests/s, 64 connections",
+            Load::Requests(64),
+            Bar::AtLeast(0.8),
+        ),
         ("refuse_writes", "http: download, MB/s", Load::Download, Bar::None),
         ("refuse_writes", "http: upload, MB/s", Load::Upload, Bar::None),
         ("refuse_writes", "http: connections/s", Load::Connections, Bar::None),
-        ("refuse_writes", "http: p99 us, 64 connections, 4,000/s", Load::Paced(64, pace), Bar::AtMost(1.0)),
+        (
+            "refuse_writes",
+            "http: p99 us, 64 connections, 4,000/s",
+            Load::Paced(64, pace),
+            Bar::AtMost(1.0),
+        ),
         ("refuse_writes", "http: p99 us, 1 connection", Load::Requests(1), Bar::AtMost(1.0)),
     ];
     if !loads.iter().any(|(_, what, ..)| table.wants(what)) {
@@ -242,8 +259,7 @@ fn speed(table: &mut Table, handle: &Handle, origin: &str) {
         let [hcf, haproxy, straight] = trials.map(|way| {
             median(way.iter().map(|trial| if p99 { trial.p99 } else { trial.rate / unit }))
         });
-        let ratio =
-            if p99 { (hcf - straight) / (haproxy - straight) } else { hcf / haproxy };
+        let ratio = if p99 { (hcf - straight) / (haproxy - straight) } else { hcf / haproxy };
         table.line(what, [Some(hcf), Some(haproxy), Some(straight)], Some(ratio), bar);
         // Who is in the middle need not be what limits; its own work tells more.
         let [hcf, haproxy] = work.map(|(spent, done)| spent * 1e6 * unit / done);
@@ -311,19 +327,14 @@ fn descriptors(table: &mut Table, handle: &Handle, gate: &str) {
         return;
     }
     let folder = lab::place::folder("gates");
-    let program =
-        Program::new("origin", &std::env::current_exe().unwrap()).arg("origin");
+    let program = Program::new("origin", &std::env::current_exe().unwrap()).arg("origin");
     let mut origin = Process::start(&program, folder.path());
     let address = wait_for("the node", LONG, || {
         origin.must_run();
         let out = origin.stdout();
         out.ends_with('\n').then(|| out.trim().to_owned())
     });
-    let hcf = Hcf::limited(
-        DESCRIPTORS,
-        &config(),
-        &["--node", &format!("http://{address}")],
-    );
+    let hcf = Hcf::limited(DESCRIPTORS, &config(), &["--node", &format!("http://{address}")]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
     let way: Arc<str> = hcf.address(&format!("gate/{gate}")).into();
     let idle = run(handle, Idle::fill(way, DESCRIPTORS / 2));

@@ -27,12 +27,13 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::accept::Stream;
 use super::super::http::{Reply, linger};
 use super::framing::{Checked, Found};
 use super::proxy::Opening;
+use super::rest::{Answer, Pulse, Watched, heard};
 use super::{Gate, forwarded, path};
 use crate::config::WhenBad;
 use crate::health::State;
@@ -43,55 +44,111 @@ type Body = BoxBody<Bytes, hyper::Error>;
 /// node itself would close it, so that a balancer meets no end that it would not meet there.
 const HEADER_TIME: Duration = Duration::from_secs(75);
 
+/// How long a connection is quiet before it rests, at least; at most twice as long. A few that
+/// talk now and then may stay awake, many must not.
+fn quiet_time(gate: &Gate) -> Duration {
+    const FEW: usize = 256;
+    let many = Arc::strong_count(&gate.awake) > FEW;
+    Duration::from_millis(if many { 20 } else { 1000 })
+}
+
 /// Serves one client connection.
-pub(super) async fn serve(gate: &Arc<Gate>, stream: Stream, opening: Opening) {
-    let Opening { peer, early } = opening;
+pub(super) async fn serve(gate: &Arc<Gate>, mut stream: Stream, opening: Opening) {
+    let Opening { peer, mut early } = opening;
     let node = Arc::new(Mutex::new(Node::default()));
+    loop {
+        // Who has said something already is not waited for.
+        if early.is_empty() {
+            let rest = async { node.lock().await.rest(&stream).await };
+            tokio::select! {
+                rested = timeout(HEADER_TIME, rest) => if rested.is_err() { return },
+                () = gate.stop.cancelled() => return Box::pin(linger(&mut stream)).await,
+            }
+        }
+        let said = std::mem::take(&mut early);
+        // Boxed, so that one that rests needs no room for it.
+        match Box::pin(talk(gate, &node, stream, Opening { peer, early: said })).await {
+            Some(quiet) => stream = quiet,
+            None => return,
+        }
+    }
+}
+
+/// Answers requests until the client is quiet, and returns its connection, or to its end.
+async fn talk(
+    gate: &Arc<Gate>,
+    node: &Arc<Mutex<Node>>,
+    stream: Stream,
+    opening: Opening,
+) -> Option<Stream> {
+    let Opening { peer, early } = opening;
+    let _awake = Arc::clone(&gate.awake);
+    let pulse = Arc::new(Pulse::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         forwarded::add(request.headers_mut(), gate.config.forwarded, peer);
-        let (gate, node) = (Arc::clone(gate), Arc::clone(&node));
-        Box::pin(async move { Ok::<_, Infallible>(answer(&gate, &node, request).await) })
+        let (gate, node, pulse) = (Arc::clone(gate), Arc::clone(node), Arc::clone(&pulse));
+        Box::pin(async move {
+            pulse.request();
+            let response = answer(&gate, &node, request).await;
+            Ok::<_, Infallible>(response.map(|body| Answer { body, pulse }))
+        })
     });
     let found = Found::default();
+    let checked = Checked::new(stream, early, Arc::clone(&found));
     let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(Checked::new(stream, early, Arc::clone(&found))), service);
+        .serve_connection(TokioIo::new(Watched { checked, pulse: Arc::clone(&pulse) }), service);
     let mut stopping = std::pin::pin!(gate.stop.cancelled());
     let mut last = false;
+    let mut look = std::pin::pin!(sleep(quiet_time(gate)));
+    let mut seen = None;
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(ended);
+                return Poll::Ready(Some(ended));
             }
-            if last || !(found.get().is_some() || stopping.as_mut().poll(cx).is_ready()) {
-                return Poll::Pending;
+            if !last && (found.get().is_some() || stopping.as_mut().poll(cx).is_ready()) {
+                // What is under way is answered, and then it ends.
+                last = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
             }
-            // What is under way is answered, and then it ends.
-            last = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            while look.as_mut().poll(cx).is_ready() {
+                let quiet = pulse.quiet();
+                if !last && quiet.is_some() && quiet == seen {
+                    return Poll::Ready(None);
+                }
+                seen = quiet;
+                look.as_mut().reset(Instant::now() + quiet_time(gate));
+            }
+            return Poll::Pending;
         }
     })
     .await;
+    let Some(ended) = ended else {
+        let parts = connection.into_parts();
+        // Nothing can be left; if it is, the client hears no answer that is not its own.
+        return parts.read_buf.is_empty().then(|| parts.io.into_inner().checked.stream);
+    };
     if ended.is_err_and(|e| !e.is_parse()) {
         // An answer that broke off must not look like one that ended.
-        return;
+        return None;
     }
-    let mut checked = connection.into_parts().io.into_inner();
+    let mut checked = connection.into_parts().io.into_inner().checked;
     if let Some(flaw) = checked.unanswered() {
         let body = format!("{}\n", json!({"status": flaw.status, "title": flaw.title}));
         let mut out = Vec::new();
         Reply::new(flaw.status, "application/problem+json", &[], body).write(&mut out, true, true);
-        if checked.stream.write_all(&out).await.is_err() {
-            return;
-        }
+        checked.stream.write_all(&out).await.ok()?;
     }
     if checked.owes() {
         hear_out(&mut checked.stream).await;
     } else {
         linger(&mut checked.stream).await;
     }
+    None
 }
 
 /// Ends a connection on which the rest of a request may still come. Closing would make the kernel
@@ -179,7 +236,10 @@ fn problem(status: StatusCode, what: &serde_json::Value) -> Response<Body> {
 #[derive(Default)]
 struct Node {
     sender: Option<client::SendRequest<Body>>,
-    driver: JoinSet<()>,
+    /// Gives the connection back when no more is to be sent, if it can be used again.
+    driver: JoinSet<Option<Stream>>,
+    /// The connection, while it rests.
+    resting: Option<Stream>,
 }
 
 impl Node {
@@ -192,7 +252,7 @@ impl Node {
     ) -> Result<Response<Incoming>, Response<Body>> {
         let copy = repeatable(&request);
         let mut request = request.map(BodyExt::boxed);
-        if let Some(mut sender) = self.sender.take()
+        if let Some(mut sender) = self.kept().await
             && sender.ready().await.is_ok()
         {
             match sender.try_send_request(request).await {
@@ -214,16 +274,50 @@ impl Node {
         Ok(response)
     }
 
+    /// What is left of the last request: where the next one can be sent.
+    async fn kept(&mut self) -> Option<client::SendRequest<Body>> {
+        match self.resting.take() {
+            Some(stream) => self.drive(stream).await,
+            None => self.sender.take(),
+        }
+    }
+
     async fn open(&mut self, gate: &Gate) -> Option<client::SendRequest<Body>> {
-        let stream = TokioIo::new(Listening { stream: gate.connect().await?, deaf: false });
+        let stream = gate.connect().await?;
+        self.drive(stream).await
+    }
+
+    async fn drive(&mut self, stream: Stream) -> Option<client::SendRequest<Body>> {
+        let stream = TokioIo::new(Listening { stream, deaf: false });
         let handshake = client::Builder::new().preserve_header_case(true).handshake(stream).await;
         let (sender, driver) = handshake.ok()?;
-        self.driver.abort_all();
+        self.driver = JoinSet::new();
         self.driver.spawn(async move {
-            // The request that meets the error reports it.
-            let _ = driver.await;
+            // The request that meets an error reports it.
+            let parts = driver.without_shutdown().await.ok()?;
+            let Listening { stream, deaf } = parts.io.into_inner();
+            (parts.read_buf.is_empty() && !deaf).then_some(stream)
         });
         Some(sender)
+    }
+
+    /// Rests until the client says something.
+    async fn rest(&mut self, client: &Stream) {
+        // One that has no use for another request is in the middle of something.
+        if let Some(sender) = self.sender.take().filter(client::SendRequest::is_ready) {
+            drop(sender);
+            self.resting = self.driver.join_next().await.and_then(|driver| driver.ok()?);
+        }
+        self.driver = JoinSet::new();
+        if let Some(node) = &self.resting {
+            tokio::select! {
+                biased;
+                // Its end, since nobody has asked it anything.
+                () = heard(node) => self.resting = None,
+                () = heard(client) => return,
+            }
+        }
+        heard(client).await;
     }
 }
 
