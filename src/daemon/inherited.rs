@@ -1,4 +1,4 @@
-//! Sockets that the service manager opened for this process (socket activation, sd_listen_fds(3)).
+//! Sockets that the service manager opened for this process (socket activation, `sd_listen_fds(3)`).
 //!
 //! They stay open while one process follows another, so that no balancer's question is refused meanwhile.
 

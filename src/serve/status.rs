@@ -122,7 +122,7 @@ struct AskerStatus {
 }
 
 impl AskerStatus {
-    fn of(seen: Seen, board: &Board) -> Self {
+    fn of(seen: &Seen, board: &Board) -> Self {
         let now = board.service(&seen.key.service).map(|service| service.tag());
         Self {
             listener: seen.key.listener,
@@ -260,7 +260,7 @@ impl Status {
                 .askers
                 .seen(now)
                 .into_iter()
-                .map(|seen| AskerStatus::of(seen, board))
+                .map(|seen| AskerStatus::of(&seen, board))
                 .collect(),
             overrides: ruling.entries.clone(),
             overrides_lost: ruling.lost,
