@@ -14,6 +14,7 @@ mod lab;
 mod agent;
 mod cli;
 mod config;
+mod deploy;
 mod e2e;
 mod failures;
 mod gate;

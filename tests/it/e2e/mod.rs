@@ -11,4 +11,5 @@ mod node;
 mod readme;
 mod relay;
 mod snippets;
+mod unit;
 mod web_port;

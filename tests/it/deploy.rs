@@ -1,0 +1,68 @@
+//! What `deploy/` ships beside the program, each proven by its own script.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::lab::fake::FakeNode;
+use crate::lab::hcf::hcf_binary;
+use crate::lab::place;
+
+/// Runs a script of `deploy/` with the program that these tests run; panics with its words when it fails.
+fn deploy(script: &str, arguments: &[&str]) {
+    let path = place::root().join("deploy").join(script);
+    let run = Command::new(&path).args(arguments).output();
+    let run = run.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    println!("{out}{err}");
+    assert!(run.status.success(), "deploy/{script} failed: {err}");
+}
+
+/// The folder of cargo's that the program stands in: `debug`, or `release`.
+fn profile() -> String {
+    let folder = hcf_binary().parent().and_then(|dir| Some(dir.file_name()?.to_owned()));
+    folder.expect("the program is in a folder").to_string_lossy().into_owned()
+}
+
+#[test]
+fn the_package_installs_and_goes_without_a_trace() {
+    deploy("package-check", &[&profile()]);
+}
+
+#[test]
+fn the_container_runs_as_nobody_on_a_read_only_root() {
+    let node = FakeNode::healthy();
+    deploy("container-check", &[&profile(), &node.url()]);
+}
+
+#[test]
+fn kubernetes_takes_the_manifests() {
+    let program = place::root().join(".parts/kubernetes/bin/kubernetes-validate");
+    assert!(program.exists(), "{} is not there: run deploy/parts", program.display());
+    let manifest = place::root().join("deploy/kubernetes/gateway.yaml");
+    let run = Command::new(program).arg("--strict").arg(&manifest).output().expect("it runs");
+    let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    assert_eq!(said.matches(" passed for ").count(), 4, "{said}");
+}
+
+/// The configuration inside the manifest is one that hcf takes.
+#[test]
+fn the_manifest_holds_a_configuration_of_ours() {
+    let text = std::fs::read_to_string(place::root().join("deploy/kubernetes/gateway.yaml"));
+    let text = text.expect("the manifest can be read");
+    let first = text.split("\n---\n").next().expect("a first document");
+    let map: Value = serde_yaml::from_str(first).expect("YAML");
+    let folder = place::folder("manifest");
+    // Where the manifest mounts the node's directory.
+    std::fs::write(folder.path().join("tahoe.cfg"), map["data"]["tahoe.cfg"].as_str().unwrap())
+        .unwrap();
+    let config = map["data"]["hcf.yaml"].as_str().unwrap();
+    assert!(config.contains("dir: /node"), "{config}");
+    let config = config.replace("dir: /node", &format!("dir: \"{}\"", folder.path().display()));
+    let file = folder.path().join("hcf.yaml");
+    std::fs::write(&file, config).unwrap();
+    let run = crate::program::hcf(&["check", "-c", &file.display().to_string()]);
+    assert_eq!(run.exit, 0, "{run:?}");
+    assert!(run.stdout.contains("http://127.0.0.1:3456"), "{}", run.stdout);
+}
