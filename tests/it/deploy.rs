@@ -1,12 +1,17 @@
 //! What `deploy/` ships beside the program, each proven by its own script.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::e2e::farm::shipped;
 use crate::lab::fake::FakeNode;
-use crate::lab::hcf::hcf_binary;
-use crate::lab::place;
+use crate::lab::hcf::{ask, hcf_binary};
+use crate::lab::ports::free_port;
+use crate::lab::process::{Process, Program};
+use crate::lab::wait::{LONG, wait_until};
+use crate::lab::{http, place};
 
 /// Runs a script of `deploy/` with the program that these tests run; panics with its words when it fails.
 fn deploy(script: &str, arguments: &[&str]) {
@@ -45,6 +50,56 @@ fn kubernetes_takes_the_manifests() {
     let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{said}");
     assert_eq!(said.matches(" passed for ").count(), 4, "{said}");
+}
+
+/// The short name is the instance `hcf`, and stays so.
+#[test]
+fn the_unit_of_a_single_node_is_that_of_an_instance() {
+    let read = |name: &str| shipped("deploy/systemd", name);
+    let settings = |text: String| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let instance = read("hcf@.service").replace("node %i for", "node for").replace("%i", "hcf");
+    assert_eq!(settings(read("hcf.service")), settings(instance));
+}
+
+/// A question waits in the queue of a socket that the service manager holds, and the sidecar that is then started answers.
+/// `systemd-socket-activate` does what the service manager would do with `hcf.socket`.
+#[test]
+fn held_sockets_are_those_of_the_default_configuration_and_answer_who_came_early() {
+    let unit = shipped("deploy/systemd", "hcf.socket");
+    let held: Vec<&str> = unit.lines().filter_map(|l| l.strip_prefix("ListenStream=")).collect();
+    let node = FakeNode::healthy();
+    let shown = crate::program::hcf(&["check", "--show", "--node", &node.url()]).stdout;
+    let shown: Value = serde_yaml::from_str(&shown).expect("YAML");
+    let listen = ["agent", "health", "status"].map(|name| &shown["listen"][name]);
+    assert_eq!(held, listen.map(|address| address.as_str().unwrap_or("not one address")));
+
+    // Fixed ports may be taken here.
+    let ports = held.iter().map(|_| format!("127.0.0.1:{}", free_port())).collect::<Vec<_>>();
+    let folder = place::folder("sockets");
+    let mut program = Program::new("held", Path::new("/usr/bin/systemd-socket-activate"));
+    for address in &ports {
+        program = program.arg(format!("--listen={address}"));
+    }
+    let program =
+        program.arg(hcf_binary().display().to_string()).args(["run", "--node", &node.url()]);
+    let names = ["--agent", "--health", "--status"];
+    let program = names
+        .iter()
+        .zip(&ports)
+        .fold(program, |program, (name, address)| program.args([*name, address.as_str()]));
+    let mut process = Process::start(&program, folder.path());
+    wait_until("the sockets to be held", LONG, || {
+        process.must_run();
+        process.log().matches("Listening on").count() == 3
+    });
+    let line = ask(&ports[0], "write\n");
+    assert!(line.contains("ready"), "{line}");
+    for address in &ports[1..] {
+        assert_eq!(http::get(address, "/livez").expect("an answer").status, 200);
+    }
+    assert!(!process.log().contains("inherited socket is closed"), "{}", process.log());
 }
 
 /// The configuration inside the manifest is one that hcf takes.

@@ -3,7 +3,7 @@
 mod convergence;
 mod examples;
 mod failclosed;
-mod farm;
+pub(crate) mod farm;
 mod gate;
 mod grid;
 mod lost_update;

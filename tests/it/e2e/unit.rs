@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::farm::{self, Side, shipped};
 use crate::lab::cut::{Cut, How};
 use crate::lab::fake::FakeNode;
-use crate::lab::haproxy::Version;
+use crate::lab::haproxy::{Stat, Version};
 use crate::lab::hcf::Hcf;
 use crate::lab::process::Signal;
 use crate::lab::tahoe::{Gateway, Grid};
@@ -58,7 +58,8 @@ fn impatient(gateway: &Gateway, folder: &Path) -> Run {
     let file = configure(gateway, folder);
     let mut words = commands("ExecStartPost", &file).remove(0);
     assert_eq!(words[0], "wait");
-    *words.iter_mut().find(|word| *word == "60s").expect("the unit's patience") = "3s".to_owned();
+    let patience = words.iter_mut().find(|word| *word == "60s").expect("the unit's patience");
+    "3s".clone_into(patience);
     run(&words)
 }
 
@@ -171,14 +172,14 @@ fn a_node_is_stopped_when_the_balancer_knows_and_its_uploads_have_ended() {
     let front = farm::haproxy(Version::V2_6, "recommended.cfg", &sides);
     let names = ["gw1", "gw2"];
     for name in names {
-        front.balancer.wait_stat("be_write", name, "to be up", |stat| stat.is_up());
+        front.balancer.wait_stat("be_write", name, "to be up", Stat::is_up);
     }
 
     // Frozen storage servers hold an upload up, so that it is under way for as long as the test wants.
     grid.storage.iter().for_each(crate::lab::tahoe::Node::stop);
     let web = front.web.clone();
     let upload = thread::spawn(move || {
-        http::request(&web, "PUT", "/uri", &[], Some(&[b'u'; 20_000]), LONG * 2)
+        http::request(&web, "PUT", "/uri", &[], Some(&vec![b'u'; 20_000]), LONG * 2)
     });
     let at = wait_for("an upload under way", LONG, || {
         grid.gateways.iter().position(|gateway| active(gateway) > 0)
@@ -235,10 +236,12 @@ fn a_farm_is_upgraded_one_node_after_the_other_and_no_client_notices() {
     let names = ["gw1", "gw2"];
     let up = |name: &str| {
         for backend in ["be_read", "be_write"] {
-            front.balancer.wait_stat(backend, name, "to be up", |stat| stat.is_up());
+            front.balancer.wait_stat(backend, name, "to be up", Stat::is_up);
         }
     };
-    names.iter().for_each(|name| up(name));
+    for name in names {
+        up(name);
+    }
     let traffic = Traffic::start(&front.web);
 
     for at in [0, 1] {
