@@ -102,6 +102,19 @@ fn held_sockets_are_those_of_the_default_configuration_and_answer_who_came_early
     assert!(!process.log().contains("inherited socket is closed"), "{}", process.log());
 }
 
+#[test]
+fn the_default_configuration_names_every_key_of_the_schema() {
+    let schema: Value = serde_json::from_str(&shipped("deploy", "hcf.schema.json")).expect("JSON");
+    let text = shipped("deploy", "hcf.yaml");
+    let sections = schema["$defs"].as_object().expect("sections").values().chain([&schema]);
+    let keys = sections.filter_map(|section| section["properties"].as_object()).flatten();
+    let missing: Vec<&String> = keys
+        .map(|(key, _)| key)
+        .filter(|key| !text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == *key))
+        .collect();
+    assert!(missing.is_empty(), "hcf.yaml does not name {missing:?}");
+}
+
 /// The configuration inside the manifest is one that hcf takes.
 #[test]
 fn the_manifest_holds_a_configuration_of_ours() {
