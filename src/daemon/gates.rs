@@ -104,13 +104,15 @@ impl Gates {
         let (asked, bound) = (handover.port.asked.clone(), handover.port.address.clone());
         let running = Arc::clone(&gate).run(handover, hall, room.gate);
         let stop = shared.stop.clone();
-        parts.spawn(&format!("the gate {}", gate.config.name), end.clone(), async move {
+        let task = async move {
             let handover = running.await;
             if !stop.is_cancelled() {
                 // Nobody waits for the port of a gate that is gone for good.
                 let _ = given.send(handover);
             }
-        });
+        };
+        let what = format!("the gate {}", gate.config.name);
+        parts.spawn_on(&shared.carrier, &what, end.clone(), task);
         let target = gate.target.clone();
         self.running.push(Running { asked, target, bound, gate, end, port });
     }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,8 @@ struct Shared {
     board: Arc<Board>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Where gates run.
+    carrier: Handle,
 }
 
 impl Shared {
@@ -130,8 +133,8 @@ impl Sidecar {
         let (keeper, desk, rulings) = keeper(config.state_dir.clone()).await?;
         let ruling = Arc::clone(&rulings.borrow());
         let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
-        let shared =
-            Shared { clock, board: Arc::new(board), stop: stop.clone(), tasks: TaskTracker::new() };
+        let (board, tasks, carrier) = (Arc::new(board), TaskTracker::new(), carrier()?);
+        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier };
 
         let (looks, seen) = mpsc::channel(1);
         let (configs, new_configs) = mpsc::channel(1);
@@ -249,6 +252,22 @@ impl Sidecar {
             warn!(connections = self.shared.tasks.len(), "Stopped with connections still open.");
         }
     }
+}
+
+/// Where gates run: a thread of their own, so that their bytes and the balancer's questions do not wait for each other,
+/// and so that no connection is handed from one thread to another.
+fn carrier() -> Result<Handle> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the gates")?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("gates".to_owned())
+        // It ends with the process: connections may go on after the stop.
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .context("cannot start the thread of the gates")?;
+    Ok(handle)
 }
 
 /// Whoever keeps what operators order, with what was kept.

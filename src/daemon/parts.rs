@@ -1,5 +1,6 @@
 //! The long tasks of a sidecar, each with the token that asks it to end.
 
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +23,23 @@ impl Parts {
         end: CancellationToken,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        self.spawn_on(&Handle::current(), what, end, task);
+    }
+
+    /// The same on another runtime.
+    pub(super) fn spawn_on(
+        &mut self,
+        runtime: &Handle,
+        what: &str,
+        end: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let what = what.to_owned();
-        self.0.spawn(async move {
+        let task = async move {
             task.await;
             Ended { what, asked: end.is_cancelled() }
-        });
+        };
+        self.0.spawn_on(task, runtime);
     }
 
     /// Ends when a task has ended that nobody asked to, and says which.

@@ -146,7 +146,7 @@ mod tests {
     use crate::health::{Weight, Word};
 
     fn now(secs: u64) -> Now {
-        let wall = UNIX_EPOCH + Duration::from_secs(1_795_528_980 + secs);
+        let wall = UNIX_EPOCH + Duration::from_secs(1_795_527_780 + secs);
         Now { wall, boot: Duration::from_secs(secs), boot_id: "one".into() }
     }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::folder::{Change, Folder, Look};
+use super::request::FILE;
 use super::spoken::Spoken;
 use super::{Book, Clear, Entry, Loaded, Now, Refused, Request, Ruling, Store, time};
 
@@ -145,10 +146,12 @@ impl Keeper {
         let desk = Desk(desk);
         let (ruling, published) = watch::channel(Arc::default());
         let folder = store.as_ref().map(|store| Folder::new(store.folder()));
+        // Ends that are counted anew after a start of the machine must not be counted anew at the next one.
+        let unkept = store.is_some() && loaded.book.entries().next().is_some();
         let mut keeper = Self {
             book: loaded.book,
             shelf: store.map_or(Shelf::Memory, Shelf::Free),
-            unkept: false,
+            unkept,
             folder,
             notes: loaded.notes,
             trouble: None,
@@ -232,7 +235,8 @@ impl Keeper {
         }
         let now = (self.now)();
         let mut group = Group { draft: self.book.clone(), lines: Vec::new(), told: Vec::new() };
-        for ask in asks {
+        // Those who gave up were told that it may not come into force.
+        for ask in asks.filter(|ask| !ask.told.is_closed()) {
             match group.apply(ask.deed, &now) {
                 Ok(()) => group.told.push(ask.told),
                 // Whoever asked may have gone meanwhile, here and below.
@@ -266,7 +270,10 @@ impl Keeper {
                 if self.trouble.take().is_some() {
                     info!("Overrides can be kept again.");
                 }
-                self.notes.clear();
+                // What was wrong at the start is shown until an operator has put it right.
+                if !group.told.is_empty() && !group.draft.is_lost() {
+                    self.notes.clear();
+                }
                 self.adopt(group);
             }
             Err(e) => {
@@ -350,6 +357,10 @@ impl Group {
                 self.lines.extend(self.draft.set(&request, now)?.into_iter().map(Line::Set));
             }
             Deed::Clear(clear) => {
+                if clear.owner.as_deref() == Some(FILE) {
+                    let text = "what a file in override.d orders ends when that file is removed";
+                    return Err(Refused::Senseless(text.to_owned()));
+                }
                 let lost = self.draft.is_lost();
                 for entry in self.draft.clear(&clear) {
                     self.lines.push(Line::Cleared(entry, Arc::clone(&clear.by)));
@@ -390,5 +401,301 @@ async fn finished<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, JoinError> {
     match task {
         Some(task) => task.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use tokio::task::JoinSet;
+    use tokio::time::{Instant, advance, sleep};
+
+    use super::super::Lasting;
+    use super::super::kept;
+    use super::*;
+    use crate::health::Word;
+
+    fn request(service: &str, owner: &str, word: Word) -> Request {
+        Request {
+            services: vec![service.into()],
+            owner: owner.into(),
+            word,
+            reason: "a test".into(),
+            by: "root".into(),
+            expiry: Lasting::Never,
+        }
+    }
+
+    fn lasting(secs: u64, request: Request) -> Request {
+        Request { expiry: Lasting::For(Duration::from_secs(secs)), ..request }
+    }
+
+    fn everything() -> Clear {
+        Clear { services: None, owner: None, by: "root".into() }
+    }
+
+    /// A keeper at work in a directory.
+    struct Work {
+        desk: Desk,
+        ruling: watch::Receiver<Arc<Ruling>>,
+        stop: CancellationToken,
+        tasks: JoinSet<()>,
+    }
+
+    impl Work {
+        fn start(dir: &Path) -> Self {
+            let (store, loaded) = Store::open(dir).unwrap();
+            Self::of(Keeper::new(Some(store), loaded))
+        }
+
+        fn in_memory() -> Self {
+            thread_local!(static EPOCH: Instant = Instant::now());
+            let now = || {
+                let boot = EPOCH.with(Instant::elapsed);
+                Now { wall: UNIX_EPOCH + boot, boot, boot_id: "one".into() }
+            };
+            Self::of(Keeper::with_clock(None, Loaded::default(), now))
+        }
+
+        fn of((keeper, desk, ruling): (Keeper, Desk, watch::Receiver<Arc<Ruling>>)) -> Self {
+            let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+            tasks.spawn(keeper.run(stop.clone()));
+            Self { desk, ruling, stop, tasks }
+        }
+
+        fn words(&self) -> Vec<(String, Word)> {
+            words(&self.ruling.borrow())
+        }
+
+        async fn until(&mut self, holds: impl FnMut(&Arc<Ruling>) -> bool) {
+            let waiting = self.ruling.wait_for(holds);
+            timeout(Duration::from_mins(2), waiting).await.unwrap().unwrap();
+        }
+
+        async fn end(mut self) {
+            self.stop.cancel();
+            while let Some(ended) = self.tasks.join_next().await {
+                ended.unwrap();
+            }
+        }
+    }
+
+    fn words(ruling: &Ruling) -> Vec<(String, Word)> {
+        ruling.entries.iter().map(|entry| (entry.service.to_string(), entry.word)).collect()
+    }
+
+    /// How often a book was kept in this directory.
+    fn writes(dir: &Path) -> u64 {
+        kept::read(&fs::read(dir.join("overrides.json")).unwrap(), &Now::read()).unwrap().1
+    }
+
+    fn pipe(at: &Path) {
+        use rustix::fs::{CWD, FileType, mknodat};
+        mknodat(CWD, at, FileType::Fifo, 0o600.into(), 0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_in_force_and_survives_a_restart() {
+        let place = tempfile::tempdir().unwrap();
+        let work = Work::start(place.path());
+        let generation = work.desk.set(request("read", "ann", Word::Drain)).await.unwrap();
+        assert_eq!(work.ruling.borrow().generation, generation);
+        work.desk.set(lasting(3600, request("write", "ann", Word::Maint))).await.unwrap();
+        work.desk.set(lasting(3600, request("gone", "ann", Word::Up))).await.unwrap();
+        let clear = Clear { services: Some(vec!["gone".into()]), ..everything() };
+        work.desk.clear(clear).await.unwrap();
+        let before = work.ruling.borrow().entries.clone();
+        work.end().await;
+        let work = Work::start(place.path());
+        assert_eq!(work.ruling.borrow().entries, before);
+        assert_eq!(work.words(), [("read".into(), Word::Drain), ("write".into(), Word::Maint)]);
+        let orders = work.ruling.borrow().orders("read", None);
+        assert_eq!(orders.overrides[0].text, "a test (drain by ann, no end set)");
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_thousand_requests_at_once_take_few_writes_and_all_are_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let work = Work::start(place.path());
+        let mut asking = JoinSet::new();
+        for n in 0..1000 {
+            let desk = work.desk.clone();
+            let (service, owner) = (format!("s{}", n % 63), format!("o{}", n / 63));
+            asking.spawn(async move { desk.set(request(&service, &owner, Word::Drain)).await });
+        }
+        while let Some(answer) = asking.join_next().await {
+            answer.unwrap().unwrap();
+        }
+        assert!(writes(place.path()) <= 10, "{} writes", writes(place.path()));
+        work.end().await;
+        let work = Work::start(place.path());
+        assert_eq!(work.words().len(), 1000);
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_what_was_in_force_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let mut work = Work::start(place.path());
+        work.desk.set(request("read", "ann", Word::Drain)).await.unwrap();
+        let full = place.path().join("overrides.json.new");
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let refused = work.desk.clear(everything()).await.unwrap_err();
+        assert!(matches!(refused, Refused::NotKept(_)));
+        let text = refused.to_string();
+        assert!(text.contains(&*place.path().to_string_lossy()), "{text}");
+        assert!(text.contains("No space left on device"), "{text}");
+        assert_eq!(work.words(), [("read".into(), Word::Drain)]);
+        assert_eq!(work.ruling.borrow().notes, [text]);
+        // It goes on, and writes again by itself once there is room.
+        fs::remove_file(full).unwrap();
+        work.until(|ruling| ruling.notes.is_empty()).await;
+        work.desk.clear(everything()).await.unwrap();
+        assert_eq!(work.words(), []);
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_vanished_refuses_and_what_was_in_force_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("state");
+        let work = Work::start(&dir);
+        fs::write(dir.join("override.d/write"), "down x").unwrap();
+        work.desk.set(request("read", "ann", Word::Drain)).await.unwrap();
+        work.ruling.clone().wait_for(|ruling| ruling.entries.len() == 2).await.unwrap();
+        fs::rename(&dir, place.path().join("away")).unwrap();
+        fs::write(&dir, "").unwrap();
+        let refused = work.desk.set(request("read", "ann", Word::Up)).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains(&*dir.to_string_lossy()), "{text}");
+        assert!(text.ends_with("; what was in force stays"), "{text}");
+        let noted = |ruling: &Arc<Ruling>| ruling.notes.len() == 2;
+        work.ruling.clone().wait_for(noted).await.unwrap();
+        assert_eq!(work.words(), [("read".into(), Word::Drain), ("write".into(), Word::Down)]);
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_delays_neither_expiry_nor_the_folder() {
+        static LATER: AtomicU64 = AtomicU64::new(0);
+        let now = || {
+            let now = Now::read();
+            Now { boot: now.boot + Duration::from_secs(LATER.load(Ordering::Relaxed)), ..now }
+        };
+        let place = tempfile::tempdir().unwrap();
+        let (store, loaded) = Store::open(place.path()).unwrap();
+        let mut work = Work::of(Keeper::with_clock(Some(store), loaded, now));
+        work.desk.set(lasting(3600, request("read", "ann", Word::Drain))).await.unwrap();
+        // Writing to a pipe hangs until somebody reads.
+        let hangs = place.path().join("overrides.json.new");
+        pipe(&hangs);
+        let desk = work.desk.clone();
+        let mut asking = JoinSet::new();
+        asking.spawn(async move { desk.set(request("hung", "ann", Word::Down)).await });
+        fs::write(place.path().join("override.d/write"), "maint x").unwrap();
+        work.until(|ruling| ruling.entries.len() == 2).await;
+        LATER.store(3600, Ordering::Relaxed);
+        work.until(|ruling| words(ruling) == [("write".into(), Word::Maint)]).await;
+        // The disk comes back, and refuses.
+        let mut file = File::open(&hangs).unwrap();
+        fs::remove_file(hangs).unwrap();
+        io::copy(&mut file, &mut io::sink()).unwrap();
+        assert!(asking.join_next().await.unwrap().unwrap().is_err());
+        work.until(|ruling| ruling.notes.is_empty()).await;
+        work.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_a_disk_that_hangs() {
+        // The same as a keeper that never comes back from its disk.
+        let (asks, _never_read) = mpsc::channel(WAITING);
+        let refused = Desk(asks).set(request("read", "ann", Word::Down)).await.unwrap_err();
+        assert!(matches!(refused, Refused::Unknown(_)));
+        assert!(refused.to_string().contains("did not answer within 10s"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_override_ends_by_itself_within_a_second() {
+        let mut work = Work::in_memory();
+        work.desk.set(lasting(60, request("read", "ann", Word::Drain))).await.unwrap();
+        work.desk.set(request("write", "ann", Word::Drain)).await.unwrap();
+        let start = Instant::now();
+        work.until(|ruling| ruling.entries.len() == 1).await;
+        let took = start.elapsed();
+        assert!((60..=61).contains(&took.as_secs()), "{took:?}");
+        // A refresh that comes just too late is an order of its own.
+        work.desk.set(lasting(1, request("read", "ann", Word::Drain))).await.unwrap();
+        let first = work.ruling.borrow().entries[0].since;
+        advance(Duration::from_millis(1500)).await;
+        work.desk.set(lasting(9, request("read", "ann", Word::Drain))).await.unwrap();
+        assert!(work.ruling.borrow().entries[0].since > first);
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_is_honoured_from_the_start_and_its_removal_ends_it() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("override.d/read");
+        fs::create_dir(place.path().join("override.d")).unwrap();
+        fs::write(&file, "drain 30m disk swap").unwrap();
+        let mut work = Work::start(place.path());
+        assert_eq!(work.words(), [("read".into(), Word::Drain)]);
+        fs::write(&file, "weight 30 busy").unwrap();
+        work.until(|ruling| words(ruling) != [("read".into(), Word::Drain)]).await;
+        // Only its removal ends what a file orders, and whoever tries otherwise is told so.
+        work.desk.clear(everything()).await.unwrap();
+        let files = Clear { owner: Some("file".into()), ..everything() };
+        let refused = work.desk.clear(files).await.unwrap_err();
+        assert!(refused.to_string().contains("when that file is removed"), "{refused}");
+        assert_eq!(work.words().len(), 1);
+        fs::remove_file(&file).unwrap();
+        work.until(|ruling| ruling.entries.is_empty()).await;
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_loss_ends_only_when_everything_is_cleared_and_that_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("overrides.json"), "rot").unwrap();
+        let work = Work::start(place.path());
+        assert!(work.ruling.borrow().lost);
+        assert!(work.ruling.borrow().orders("any", None).lost);
+        assert_eq!(work.ruling.borrow().notes.len(), 1);
+        work.desk.set(request("read", "ann", Word::Up)).await.unwrap();
+        work.end().await;
+        let work = Work::start(place.path());
+        assert!(work.ruling.borrow().lost);
+        work.desk.clear(everything()).await.unwrap();
+        assert!(!work.ruling.borrow().lost);
+        work.end().await;
+        let work = Work::start(place.path());
+        assert!(!work.ruling.borrow().lost);
+        assert_eq!(work.words(), []);
+        work.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_ended_is_taken_out_of_what_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let mut work = Work::start(place.path());
+        work.desk.set(lasting(1, request("read", "ann", Word::Drain))).await.unwrap();
+        let kept_before = writes(place.path());
+        work.until(|ruling| ruling.entries.is_empty()).await;
+        timeout(Duration::from_mins(2), async {
+            while writes(place.path()) == kept_before {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .unwrap();
+        work.end().await;
+        let bytes = fs::read(place.path().join("overrides.json")).unwrap();
+        let past = Now { wall: SystemTime::UNIX_EPOCH, boot: Duration::ZERO, boot_id: "x".into() };
+        assert_eq!(kept::read(&bytes, &past).unwrap().0, Book::default());
     }
 }

@@ -27,7 +27,7 @@ pub struct Store {
     generation: u64,
 }
 
-/// What a store held when it was opened.
+/// What a store held when it was opened; by default what there is without one.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// What was kept; see [`Book::is_lost`].
@@ -64,12 +64,6 @@ impl Store {
         }
         let book = store.load(&mut notes);
         Ok((store, Loaded { book, notes }))
-    }
-
-    /// The directory.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// The folder in which a file for each service can stand.

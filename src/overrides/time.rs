@@ -137,20 +137,17 @@ pub(super) fn whole_millis(time: SystemTime) -> SystemTime {
 }
 
 /// A time as people and JSON write it: RFC 3339 in UTC, to the millisecond.
-#[must_use]
 pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(whole_millis(time)).to_string()
 }
 
 /// A time for a short line, to the minute: `2026-11-24T14:03Z`.
-#[must_use]
 pub(super) fn minute(time: SystemTime) -> String {
     let text = rfc3339(time);
     format!("{}Z", text.get(..16).unwrap_or(&text))
 }
 
 /// Reads an RFC 3339 time, in UTC or with an offset. `None` when it is none, or before 1970.
-#[must_use]
 pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     if let Ok(time) = humantime::parse_rfc3339(text) {
         return Some(whole_millis(time));
@@ -179,14 +176,14 @@ pub(super) mod wall {
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::overrides) fn serialize<S: Serializer>(
         time: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::rfc3339(*time))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::overrides) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<SystemTime, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -200,14 +197,14 @@ pub(super) mod text {
 
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::overrides) fn serialize<S: Serializer>(
         text: &Arc<str>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(text)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::overrides) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Arc<str>, D::Error> {
         String::deserialize(deserializer).map(Into::into)
@@ -233,7 +230,7 @@ mod tests {
     #[test]
     fn a_length_ignores_a_wall_clock_that_jumps_a_day_either_way() {
         let start = now(1_000_000, 50, "one");
-        let expiry = Expiry::after(Duration::from_secs(60), &start);
+        let expiry = Expiry::after(Duration::from_mins(1), &start);
         for wall in [start.wall + DAY, start.wall - DAY] {
             let early = Now { wall, boot: Duration::from_secs(109), ..start.clone() };
             let late = Now { wall, boot: Duration::from_secs(110), ..start.clone() };
@@ -253,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_length_lasts_no_longer_than_itself_after_a_start_with_the_clock_set_back() {
-        let expiry = Expiry::after(Duration::from_secs(60), &now(1_000_000, 50, "one"));
+        let expiry = Expiry::after(Duration::from_mins(1), &now(1_000_000, 50, "one"));
         let started = now(1_000_000 - 86_400, 5, "two");
         let settled = expiry.settled(&started);
         assert!(!settled.is_over(&now(1_000_000 - 86_400, 64, "two")));
@@ -262,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_length_goes_on_by_the_wall_clock_after_the_machine_was_started_anew() {
-        let expiry = Expiry::after(Duration::from_secs(60), &now(1_000_000, 50, "one"));
+        let expiry = Expiry::after(Duration::from_mins(1), &now(1_000_000, 50, "one"));
         assert!(!expiry.is_over(&now(1_000_059, 1, "two")));
         assert!(expiry.is_over(&now(1_000_060, 1, "two")));
         let settled = expiry.clone().settled(&now(1_000_050, 1, "two"));

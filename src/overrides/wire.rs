@@ -98,7 +98,7 @@ mod tests {
     use crate::health::Weight;
 
     fn now() -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_795_528_980)
+        UNIX_EPOCH + Duration::from_mins(29_925_463)
     }
 
     #[test]

@@ -129,7 +129,7 @@ async fn accept(listener: &Listener) -> io::Result<(Stream, Peer)> {
 }
 
 /// Errors that belong to the connection that was to be accepted (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
         NetworkDown, NetworkUnreachable,

@@ -92,7 +92,15 @@ impl AdminSite {
                 }
                 self.status.get("/v1/overrides", "", None)
             }
-            Err(refused) => problem(409, &refused.to_string()),
+            Err(refused) => {
+                let status = match refused {
+                    Refused::Senseless(_) => 400,
+                    Refused::Full(_) => 409,
+                    Refused::NotKept(_) => 507,
+                    Refused::Unknown(_) => 503,
+                };
+                problem(status, &refused.to_string())
+            }
         }
     }
 

@@ -135,6 +135,7 @@ pub(super) const fn phrase(status: u16) -> &'static str {
         500 => "Internal Server Error",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
+        507 => "Insufficient Storage",
         _ => "Unknown",
     }
 }

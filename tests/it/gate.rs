@@ -14,7 +14,7 @@ use crate::lab::ports::free_port;
 use crate::lab::wait::{LONG, wait_until};
 
 /// A sidecar with one gate of this kind for `write`, which wants 4 servers.
-fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
+pub(crate) fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
     let config = format!(
         "node: {{every: 50ms, timeout: 400ms}}\n\
          services: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
@@ -25,12 +25,13 @@ fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
     (hcf, address)
 }
 
-fn is_refused(address: &str) -> bool {
+/// Whether nobody listens there.
+pub(crate) fn is_refused(address: &str) -> bool {
     TcpStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 
-const GOOD: Answer = Answer::Grid { connected: 9, refused: 0 };
-const BAD: Answer = Answer::Grid { connected: 3, refused: 6 };
+pub(crate) const GOOD: Answer = Answer::Grid { connected: 9, refused: 0 };
+pub(crate) const BAD: Answer = Answer::Grid { connected: 3, refused: 6 };
 
 #[test]
 fn a_closing_gate_refuses_connects_while_the_node_is_bad() {

@@ -13,11 +13,13 @@ mod lab;
 
 mod agent;
 mod cli;
+mod clients;
 mod config;
 mod deploy;
 mod e2e;
 mod failures;
 mod gate;
 mod health;
+mod peers;
 mod program;
 mod situations;

@@ -48,7 +48,6 @@ pub enum Answer {
 }
 
 /// A fake node on a port of 127.0.0.1.
-#[derive(Debug)]
 pub struct FakeNode {
     /// `127.0.0.1:PORT`
     pub addr: String,
@@ -56,7 +55,6 @@ pub struct FakeNode {
     closed: Option<Closed>,
 }
 
-#[derive(Debug)]
 struct Shared {
     answer: Mutex<Answer>,
     requests: AtomicUsize,
@@ -65,7 +63,12 @@ struct Shared {
     /// The connections that are open, to end them all at once.
     open: Mutex<Vec<TcpStream>>,
     clients: Mutex<Option<Clients>>,
+    script: Mutex<Option<Script>>,
 }
+
+/// What happens to a request that is not for the status page: its connection, its head, and what has come of its body.
+/// The connection goes on while there is something.
+type Script = Arc<dyn Fn(&mut TcpStream, &str, &[u8]) -> Option<()> + Send + Sync>;
 
 /// What is done with requests that are not for the status page.
 #[derive(Debug, Default)]
@@ -90,6 +93,7 @@ impl FakeNode {
             stop: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
             clients: Mutex::new(None),
+            script: Mutex::new(None),
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("its number").to_string();
@@ -116,6 +120,14 @@ impl FakeNode {
     /// a client of a balancer sees who answered.
     pub fn serve_clients(&self, name: &str) {
         *self.clients() = Some(Clients { name: name.to_owned(), ..Clients::default() });
+    }
+
+    /// From the next request on, this is what happens to whatever is not for the status page.
+    pub fn serve_by(
+        &self,
+        script: impl Fn(&mut TcpStream, &str, &[u8]) -> Option<()> + Send + Sync + 'static,
+    ) {
+        *self.shared.script.lock().expect("no panic in a connection") = Some(Arc::new(script));
     }
 
     /// The next so many requests of clients get this answer instead.
@@ -184,6 +196,12 @@ impl FakeNode {
         socket.listen(64).expect("the port is ours");
         self.shared.stop.store(false, Ordering::SeqCst);
         listen(socket.into(), Arc::clone(&self.shared));
+    }
+}
+
+impl std::fmt::Debug for FakeNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeNode").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
@@ -261,9 +279,17 @@ fn serve(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
             let n = stream.read(&mut chunk).ok().filter(|n| *n > 0)?;
             heard.extend_from_slice(&chunk[..n]);
         }
+        shared.requests.fetch_add(1, Ordering::SeqCst);
+        let script = shared.script.lock().ok()?.clone();
+        if let Some(script) = script.filter(|_| !heard.starts_with(b"GET /?t=json ")) {
+            let end = heard.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
+            let (head, body) = heard.split_at(end);
+            script(stream, &String::from_utf8_lossy(head), body)?;
+            heard.clear();
+            continue;
+        }
         let head = String::from_utf8_lossy(&heard).into_owned();
         heard.clear();
-        shared.requests.fetch_add(1, Ordering::SeqCst);
         let answer = match client(stream, shared, &head)? {
             Some(answer) => answer,
             None => shared.answer.lock().ok()?.clone(),

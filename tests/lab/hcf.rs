@@ -45,25 +45,37 @@ impl Hcf {
     /// `hcf run -c FILE` with `config` as the file. Its `listen`, if it has one, says all listeners; else they are as
     /// [`Hcf::start`] has them.
     pub fn configured(config: &str, args: &[&str]) -> Self {
+        Self::configured_under(&[], config, args)
+    }
+
+    /// [`Hcf::configured`] with this many open files at most.
+    pub fn limited(files: usize, config: &str, args: &[&str]) -> Self {
+        let limit = format!("--nofile={files}:{files}");
+        Self::configured_under(&["prlimit", &limit], config, args)
+    }
+
+    /// [`Hcf::configured`] by a program that becomes it.
+    fn configured_under(starter: &[&str], config: &str, args: &[&str]) -> Self {
         let folder = place::folder("hcf");
         let file = folder.path().join("hcf.yaml");
         std::fs::write(&file, config).expect("the configuration can be written");
         let name = file.display().to_string();
         let own = config.lines().any(|line| line.starts_with("listen:"));
         let args = [&["-c", name.as_str()], args].concat();
-        let mut hcf = Self::spawn_in(folder, &args, if own { &[] } else { &LISTENERS });
+        let mut hcf = Self::spawn_in(folder, starter, &args, if own { &[] } else { &LISTENERS });
         hcf.wait_ready();
         hcf
     }
 
     /// Starts without waiting, for starts that are to fail or to be watched.
     pub fn spawn(args: &[&str]) -> Self {
-        Self::spawn_in(place::folder("hcf"), args, &LISTENERS)
+        Self::spawn_in(place::folder("hcf"), &[], args, &LISTENERS)
     }
 
-    fn spawn_in(folder: TempDir, args: &[&str], listeners: &[&str]) -> Self {
-        let mut program =
-            Program::new("hcf", &hcf_binary()).args(["run"]).args(args.iter().copied());
+    fn spawn_in(folder: TempDir, starter: &[&str], args: &[&str], listeners: &[&str]) -> Self {
+        let binary = hcf_binary().display().to_string();
+        let words = [starter, &[binary.as_str(), "run"], args].concat();
+        let mut program = Program::new("hcf", Path::new(words[0])).args(words[1..].iter().copied());
         for listener in listeners {
             if !args.iter().any(|arg| arg.split('=').next() == Some(*listener)) {
                 program = program.args([*listener, "127.0.0.1:0"]);

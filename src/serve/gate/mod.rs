@@ -10,6 +10,7 @@ mod path;
 mod plain;
 mod port;
 mod proxy;
+mod rest;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +50,8 @@ pub struct Gate {
     stop: CancellationToken,
     /// What it does, for showing.
     pub view: Arc<View>,
+    /// Held by each connection that does not rest, so that they are counted.
+    awake: Arc<()>,
     /// Says once a minute that the node does not answer.
     unreachable: Seldom,
     /// Says once a minute that a client came without the header that it should begin with.
@@ -119,8 +122,8 @@ impl Gate {
         stop: CancellationToken,
         view: Arc<View>,
     ) -> Self {
-        let (unreachable, headless) = Default::default();
-        Self { config, board, target, stop, view, unreachable, headless }
+        let (awake, unreachable, headless) = Default::default();
+        Self { config, board, target, stop, view, awake, unreachable, headless }
     }
 
     /// The service that decides. The configuration knows that it exists.
@@ -150,7 +153,7 @@ impl Gate {
             let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;
             let listener = match open.take() {
                 Some(listener) if !wanted => {
-                    self.close(listener, None, &port, &hall, &seats);
+                    self.close(listener, None, &port, &hall, &seats).await;
                     continue;
                 }
                 None if !wanted => {
@@ -178,7 +181,7 @@ impl Gate {
                 self.serve_later(waiting.into_iter().collect(), &hall, &seats);
                 open = Some(listener);
             } else {
-                self.close(listener, waiting, &port, &hall, &seats);
+                self.close(listener, waiting, &port, &hall, &seats).await;
             }
         }
         Handover { port, open }
@@ -217,7 +220,7 @@ impl Gate {
         tokio::join!(accept::serve(listener, until, seats.clone(), &serve), closing).0
     }
 
-    fn close(
+    async fn close(
         self: &Arc<Self>,
         listener: Listener,
         accepted: Option<(Stream, Peer)>,
@@ -226,7 +229,7 @@ impl Gate {
         seats: &Seats,
     ) {
         self.view.open.store(false, Ordering::Relaxed);
-        match port.close(listener) {
+        match port.close(listener).await {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
                 self.serve_later(accepted.into_iter().chain(waiting).collect(), hall, seats);
@@ -279,7 +282,8 @@ impl Gate {
         self.view.connections.fetch_add(1, Ordering::Relaxed);
         if let Some(opening) = self.opening(&mut client, peer).await {
             match self.config.when_bad {
-                WhenBad::Close | WhenBad::Pass => self.carry(client, &opening.early).await,
+                // Boxed, so that a connection of the other kind needs no room for it.
+                WhenBad::Close | WhenBad::Pass => Box::pin(self.carry(client, opening.early)).await,
                 WhenBad::RefuseUri | WhenBad::RefuseWrites => {
                     http::serve(&self, client, opening).await;
                 }
@@ -294,7 +298,7 @@ impl Gate {
             return Some(Opening { peer, early: Vec::new() });
         }
         let opening = tokio::select! {
-            opening = proxy::read(client) => opening,
+            opening = Box::pin(proxy::read(client)) => opening,
             () = self.stop.cancelled() => return None,
         };
         // Checks that only connect say nothing, and end that way.
@@ -309,16 +313,16 @@ impl Gate {
         opening.ok()
     }
 
-    async fn carry(&self, client: Stream, early: &[u8]) {
+    async fn carry(&self, mut client: Stream, early: Vec<u8>) {
         let Some(mut node) = self.connect().await else { return };
-        if !early.is_empty() && node.write_all(early).await.is_err() {
+        if !early.is_empty() && node.write_all(&early).await.is_err() {
             return;
         }
         let clock = self.board.clock;
         let activity = plain::Activity::default();
-        activity.note(clock);
+        activity.note(!early.is_empty(), clock);
         tokio::select! {
-            () = plain::carry(&client, &node, &activity, clock) => {}
+            () = plain::carry(&mut client, &mut node, &activity, clock) => {}
             () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}
             () = self.stopping(&activity) => {}
         }

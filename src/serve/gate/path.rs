@@ -6,6 +6,17 @@
 /// The places under which files and directories are read and written: `/uri` and its aliases.
 const FILES: [&[u8]; 4] = [b"uri", b"cap", b"file", b"named"];
 
+/// Whether a request target can be read in one way: a path, a whole URL, or `*`. The node cuts off the
+/// first byte of any target, so `xuri` would be `/uri` to it, and a host's name to others.
+pub(super) fn is_target(target: &str) -> bool {
+    let whole = || {
+        target.split_once("://").is_some_and(|(scheme, _)| {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        })
+    };
+    target.starts_with('/') || target == "*" || whole()
+}
+
 /// Whether a request target is under one of them. A target is a path, or a whole URL.
 pub(super) fn is_of_files(target: &str) -> bool {
     let path = match target.split_once("://") {
@@ -90,6 +101,16 @@ mod tests {
             "*",
         ] {
             assert!(!is_of_files(target), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_a_whole_url() {
+        for target in ["/", "/uri", "//uri", "*", "http://h/uri", "HTTPS://h"] {
+            assert!(is_target(target), "{target}");
+        }
+        for target in ["", "uri", "xuri", "xuri/x", "h:80", "x://h/uri", "://h/uri", "?", "#"] {
+            assert!(!is_target(target), "{target}");
         }
     }
 }

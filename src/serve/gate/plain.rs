@@ -2,12 +2,17 @@
 //!
 //! A connection holds a buffer only while bytes move, so that thousands of idle ones cost little.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{tcp, unix};
 use tokio_util::either::Either;
 
 use super::super::accept::Stream;
@@ -18,104 +23,123 @@ const BUFFER: usize = 64 << 10;
 /// Buffers that are kept for the next use; a burst beyond that allocates its own.
 const KEPT: usize = 32;
 
-/// When bytes last moved, in nanoseconds after the clock's epoch.
+/// What moved last on a connection.
 #[derive(Debug, Default)]
-pub(super) struct Activity(AtomicU64);
+pub(super) struct Activity {
+    /// When, in nanoseconds after the clock's epoch.
+    at: AtomicU64,
+    /// Whether it came from the client, who then waits for an answer.
+    asked: AtomicBool,
+}
 
 impl Activity {
-    pub(super) fn note(&self, clock: Clock) {
+    pub(super) fn note(&self, asked: bool, clock: Clock) {
         let now = u64::try_from(clock.now().since_epoch().as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(now, Ordering::Relaxed);
+        self.at.store(now, Ordering::Relaxed);
+        self.asked.store(asked, Ordering::Relaxed);
     }
 
-    /// How long no byte has moved.
-    pub(super) fn idle(&self, clock: Clock) -> std::time::Duration {
-        let last = std::time::Duration::from_nanos(self.0.load(Ordering::Relaxed));
+    /// How long no byte has moved and no answer was due. A gateway is silent between the last byte of
+    /// an upload and its answer.
+    pub(super) fn idle(&self, clock: Clock) -> Duration {
+        if self.asked.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let last = Duration::from_nanos(self.at.load(Ordering::Relaxed));
         clock.now().since_epoch().saturating_sub(last)
     }
 }
 
 /// Carries bytes both ways until both sides have ended, or one has broken.
-pub(super) async fn carry(one: &Stream, other: &Stream, activity: &Activity, clock: Clock) {
-    let (there, back) =
-        tokio::join!(pump(one, other, activity, clock), pump(other, one, activity, clock),);
-    // Whichever broke, both ends close with this; there is nobody to tell.
-    let _ = (there, back);
+pub(super) async fn carry(
+    client: &mut Stream,
+    node: &mut Stream,
+    activity: &Activity,
+    clock: Clock,
+) {
+    if both_ways(client, node, activity, clock).await.is_err() {
+        // What broke off on one side must not look like an end on the other.
+        let _ = (abort(client), abort(node));
+    }
 }
 
-/// Carries bytes one way, and the end of them.
-async fn pump(from: &Stream, to: &Stream, activity: &Activity, clock: Clock) -> io::Result<()> {
-    let moved = async {
-        loop {
-            readable(from).await?;
+async fn both_ways(
+    client: &mut Stream,
+    node: &mut Stream,
+    activity: &Activity,
+    clock: Clock,
+) -> Result<(), Broken> {
+    let ((from_client, to_client), (from_node, to_node)) = (split(client), split(node));
+    let mut there = pin!(pump(from_client, to_node, || activity.note(true, clock)));
+    let mut back = pin!(pump(from_node, to_client, || activity.note(false, clock)));
+    tokio::select! {
+        sent = &mut there => match sent {
+            // A node that takes no more has said why, or is about to.
+            Ok(()) | Err(Broken::To) => back.await,
+            broken => broken,
+        },
+        answered = &mut back => match answered {
+            Ok(()) => there.await,
+            broken => broken,
+        },
+    }
+}
+
+/// Has the peer see a reset when the connection is closed.
+fn abort(stream: &Stream) -> io::Result<()> {
+    match stream {
+        Either::Left(tcp) => SockRef::from(tcp).set_linger(Some(Duration::ZERO)),
+        // Closing one with unread bytes does that by itself.
+        Either::Right(_) => Ok(()),
+    }
+}
+
+/// Which end of a direction has broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    From,
+    To,
+}
+
+/// Carries bytes one way, and the end of them; notes each that moves.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    note: impl Fn(),
+) -> Result<(), Broken> {
+    loop {
+        let (buffer, n) = poll_fn(|cx| {
             let mut buffer = Buffer::take();
-            match try_read(from, buffer.bytes()) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    activity.note(clock);
-                    write_all(to, buffer.bytes().get(..n).unwrap_or_default()).await?;
-                    activity.note(clock);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
-            }
+            let mut bytes = ReadBuf::new(&mut buffer.0);
+            ready!(Pin::new(&mut from).poll_read(cx, &mut bytes)).map_err(|_| Broken::From)?;
+            let n = bytes.filled().len();
+            Poll::Ready(Ok((buffer, n)))
+        })
+        .await?;
+        let bytes = buffer.0.get(..n).unwrap_or_default();
+        if bytes.is_empty() {
+            return to.shutdown().await.map_err(|_| Broken::To);
         }
-    };
-    let result: io::Result<()> = moved.await;
-    match result {
-        Ok(()) => shutdown(to, Shutdown::Write),
-        Err(e) => {
-            // The other direction ends with it: half a broken connection serves nobody.
-            let _ = shutdown(from, Shutdown::Both);
-            let _ = shutdown(to, Shutdown::Both);
-            Err(e)
+        note();
+        to.write_all(bytes).await.map_err(|_| Broken::To)?;
+        note();
+    }
+}
+
+/// Both directions of a connection.
+fn split(
+    stream: &mut Stream,
+) -> (Either<tcp::ReadHalf<'_>, unix::ReadHalf<'_>>, Either<tcp::WriteHalf<'_>, unix::WriteHalf<'_>>)
+{
+    match stream {
+        Either::Left(tcp) => {
+            let (read, write) = tcp.split();
+            (Either::Left(read), Either::Left(write))
         }
-    }
-}
-
-async fn write_all(to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match try_write(to, bytes) {
-            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => writable(to).await?,
-            Err(e) => return Err(e),
+        Either::Right(unix) => {
+            let (read, write) = unix.split();
+            (Either::Right(read), Either::Right(write))
         }
-    }
-    Ok(())
-}
-
-async fn readable(stream: &Stream) -> io::Result<()> {
-    match stream {
-        Either::Left(tcp) => tcp.readable().await,
-        Either::Right(unix) => unix.readable().await,
-    }
-}
-
-async fn writable(stream: &Stream) -> io::Result<()> {
-    match stream {
-        Either::Left(tcp) => tcp.writable().await,
-        Either::Right(unix) => unix.writable().await,
-    }
-}
-
-fn try_read(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
-    match stream {
-        Either::Left(tcp) => tcp.try_read(buffer),
-        Either::Right(unix) => unix.try_read(buffer),
-    }
-}
-
-fn try_write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
-    match stream {
-        Either::Left(tcp) => tcp.try_write(bytes),
-        Either::Right(unix) => unix.try_write(bytes),
-    }
-}
-
-fn shutdown(stream: &Stream, how: Shutdown) -> io::Result<()> {
-    match stream {
-        Either::Left(tcp) => SockRef::from(tcp).shutdown(how),
-        Either::Right(unix) => SockRef::from(unix).shutdown(how),
     }
 }
 
@@ -129,10 +153,6 @@ impl Buffer {
         // The list is whole after every statement, so a panic elsewhere did not harm it.
         let kept = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Self(kept.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.0
     }
 }
 

@@ -8,12 +8,15 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{SockAddr, SockFilter, Socket};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::sleep;
 use tokio_util::either::Either;
 
-use super::super::accept::{Peer, Stream};
+use super::super::accept::{Peer, Stream, is_of_one_connection};
 use super::super::bind::{self, BindError, Listener};
 use crate::config::Address;
 
@@ -95,18 +98,29 @@ impl Port {
     }
 
     /// Stops listening, and returns the connections that were waiting to be accepted.
-    pub(super) fn close(&self, listener: Listener) -> io::Result<Vec<(Stream, Peer)>> {
+    pub(super) async fn close(&self, listener: Listener) -> io::Result<Vec<(Stream, Peer)>> {
         let mut waiting = Vec::new();
         match (&self.bound, listener) {
             (Bound::Tcp(Some(socket)), listener) => {
-                while let Ok((stream, peer)) = socket.accept() {
+                drop(listener);
+                // Who comes between the last accept and the end would be reset, so nobody comes: a connect that is not
+                // answered is sent again by its kernel, and refused then. Those who are half in have a moment.
+                let filtered = socket.attach_filter(&*NO_CONNECTS).is_ok();
+                if filtered {
+                    sleep(HALF_IN).await;
+                }
+                let accepted = accept_all(socket);
+                // Not before: who was let in with this would keep the port from listening again.
+                socket.set_reuse_address(false)?;
+                socket.shutdown(Shutdown::Read)?;
+                if filtered {
+                    socket.detach_filter()?;
+                }
+                for (stream, peer) in accepted {
                     stream.set_nonblocking(true)?;
                     let peer = peer.as_socket().map(|peer| peer.ip());
                     waiting.push((Either::Left(TcpStream::from_std(stream.into())?), peer));
                 }
-                drop(listener);
-                socket.set_reuse_address(false)?;
-                socket.shutdown(Shutdown::Read)?;
             }
             (Bound::Unix, Listener::Unix(listener, file)) => {
                 // First the name, so that nobody comes after the last one.
@@ -124,6 +138,36 @@ impl Port {
     }
 }
 
+/// How long a connect that has begun may take to be through.
+const HALF_IN: Duration = Duration::from_millis(5);
+
+/// Drops segments that open a connection: those whose flags have SYN without ACK.
+static NO_CONNECTS: LazyLock<[SockFilter; 5]> = LazyLock::new(|| {
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        // Load the byte of the flags; keep the two; if SYN alone is left drop all of it, else take all of it.
+        SockFilter::new(0x30, 0, 0, FLAGS_AT),
+        SockFilter::new(0x54, 0, 0, SYN | ACK),
+        SockFilter::new(0x15, 0, 1, SYN),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ]
+});
+
+/// Accepts everybody who waits.
+fn accept_all(socket: &Socket) -> Vec<(Socket, SockAddr)> {
+    let mut accepted = Vec::new();
+    loop {
+        match socket.accept() {
+            Ok(connection) => accepted.push(connection),
+            Err(e) if is_of_one_connection(&e) => {}
+            Err(_) => return accepted,
+        }
+    }
+}
+
 fn listen(socket: &Socket) -> io::Result<Listener> {
     socket.set_reuse_address(true)?;
     socket.listen(bind::BACKLOG)?;
@@ -133,7 +177,7 @@ fn listen(socket: &Socket) -> io::Result<Listener> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 
     use super::*;
@@ -161,9 +205,59 @@ mod tests {
             let Listener::Tcp(tcp) = &listener else { panic!("TCP") };
             kept.push((client, tcp.accept().await.unwrap()));
             let _waits = StdStream::connect(address).unwrap();
-            assert_eq!(port.close(listener).unwrap().len(), 1, "round {round}");
+            assert_eq!(port.close(listener).await.unwrap().len(), 1, "round {round}");
             assert!(refused(address), "round {round}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_who_was_let_in_is_reset_when_it_closes() {
+        let (mut port, address) = port();
+        /// Ends the clients, also where a check fails.
+        struct Ends<'a>(&'a std::sync::atomic::AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let ends = Ends(&stop);
+            let clients: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut reset = 0;
+                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                            let Ok(mut stream) = StdStream::connect(address) else { continue };
+                            // Everybody who is served hears one byte.
+                            reset += u32::from(stream.read(&mut [0]).ok() != Some(1));
+                        }
+                        reset
+                    })
+                })
+                .collect();
+            let serve = |stream: Stream| {
+                let Either::Left(tcp) = stream else { panic!("TCP") };
+                tcp.into_std().unwrap().write_all(b"x").unwrap();
+            };
+            for _ in 0..20 {
+                let listener = port.open().unwrap();
+                let Listener::Tcp(tcp) = &listener else { panic!("TCP") };
+                // Those who lost the race against the last closing come a second later.
+                let handle = tokio::runtime::Handle::current();
+                for _ in 0..50 {
+                    let accepted = tokio::task::block_in_place(|| handle.block_on(tcp.accept()));
+                    serve(Either::Left(accepted.unwrap().0));
+                }
+                tokio::task::block_in_place(|| handle.block_on(port.close(listener)))
+                    .unwrap()
+                    .into_iter()
+                    .for_each(|(stream, _)| serve(stream));
+            }
+            drop(ends);
+            let reset: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+            assert_eq!(reset, 0);
+        });
     }
 
     #[tokio::test]
@@ -189,7 +283,7 @@ mod tests {
             assert!(!path.exists());
             let listener = port.open().unwrap();
             let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
-            assert_eq!(port.close(listener).unwrap().len(), 1);
+            assert_eq!(port.close(listener).await.unwrap().len(), 1);
         }
         assert!(!path.exists());
     }

@@ -183,6 +183,17 @@ pub(super) fn beside(gateway: &Gateway, arguments: &[&str]) -> Hcf {
     Hcf::configured(&config, arguments)
 }
 
+/// An hcf beside a gateway of a real grid, with a gate of each of these kinds under the kind's name, which gives
+/// what is busy plenty of time. `more` are further lines of its configuration.
+pub(super) fn beside_gates(gateway: &Gateway, kinds: &[&str], more: &str) -> Hcf {
+    let dir = gateway.dir().display();
+    let gate = |kind| format!("  {kind}: {{listen: '127.0.0.1:0', when_bad: {kind}, drain: 1m}}\n");
+    let gates = kinds.iter().map(gate).collect::<Vec<_>>().concat();
+    let config =
+        format!("node: {{dir: \"{dir}\", every: 200ms, timeout: 5s}}\ngates:\n{gates}{more}");
+    Hcf::configured(&config, &[])
+}
+
 /// One request that must be answered in some way.
 pub(super) fn ask(web: &str, method: &str, path: &str) -> Response {
     try_ask(web, method, path).unwrap_or_else(|error| panic!("{method} {path} at {web}: {error}"))

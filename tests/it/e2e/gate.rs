@@ -1,26 +1,13 @@
-//! Gates before real gateways: a balancer that only connects follows them, and whatever passes arrives as it was.
+//! Gates before real gateways: whatever passes arrives as it was, and what must not pass does not.
 
-use super::farm;
-use crate::lab::cut::{Cut, How};
-use crate::lab::haproxy::{Haproxy, Stat, Version};
-use crate::lab::hcf::{Hcf, port};
+use super::farm::{self, beside_gates};
+use crate::lab::hcf::Hcf;
 use crate::lab::http;
-use crate::lab::ports::free_port;
-use crate::lab::tahoe::{Gateway, Grid};
+use crate::lab::tahoe::Grid;
 use crate::lab::wait::{LONG, wait_until};
 
-/// An hcf beside a gateway, with one gate of this kind.
-fn gated(gateway: &Gateway, when_bad: &str) -> Hcf {
-    let config = format!(
-        "node: {{dir: \"{}\", every: 200ms, timeout: 5s}}\n\
-         gates: {{web: {{listen: \"127.0.0.1:0\", when_bad: {when_bad}}}}}\n",
-        gateway.dir().display()
-    );
-    Hcf::configured(&config, &[])
-}
-
 /// Bytes that no two places have alike.
-fn bytes(count: usize) -> Vec<u8> {
+pub(super) fn bytes(count: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -30,7 +17,7 @@ fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// The most memory that a process has had, in MiB.
-fn peak(hcf: &mut Hcf) -> u64 {
+pub(super) fn peak(hcf: &mut Hcf) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", hcf.process().pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
@@ -42,8 +29,8 @@ fn a_large_file_passes_both_ways_bit_for_bit_and_is_not_kept_in_memory() {
     let grid = Grid::ready();
     let file = bytes(48 << 20);
     for when_bad in ["close", "refuse_writes"] {
-        let mut hcf = gated(&grid.gateways[0], when_bad);
-        let gate = hcf.address("gate/web").to_owned();
+        let mut hcf = beside_gates(&grid.gateways[0], &[when_bad], "");
+        let gate = hcf.address(&format!("gate/{when_bad}")).to_owned();
         farm::wait_line(&hcf, "write\n", "up ready 100%\n");
         wait_until("the gate to serve", LONG, || http::get(&gate, "/?t=json").is_ok());
         let before = peak(&mut hcf);
@@ -68,53 +55,11 @@ fn a_large_file_passes_both_ways_bit_for_bit_and_is_not_kept_in_memory() {
 }
 
 #[test]
-fn a_balancer_that_only_connects_follows_the_gates() {
-    let mut grid = Grid::ready();
-    let cap = grid.gateways[0].upload(&bytes(2000));
-    let hcf = [0, 1].map(|at: usize| gated(&grid.gateways[at], "close"));
-    for hcf in &hcf {
-        farm::wait_line(hcf, "write\n", "up ready 100%\n");
-    }
-    let web = free_port();
-    let config = format!(
-        "defaults\n    mode http\n    timeout connect 2s\n    timeout client 1m\n    timeout server 1m\n    retries 2\n    \
-         option redispatch 1\nfrontend web\n    bind 127.0.0.1:{web}\n    default_backend be\nbackend be\n    \
-         balance roundrobin\n    server gw1 127.0.0.1:{} check inter 200ms fall 1 rise 1\n    \
-         server gw2 127.0.0.1:{} check inter 200ms fall 1 rise 1\n",
-        port(hcf[0].address("gate/web")),
-        port(hcf[1].address("gate/web")),
-    );
-    let web = format!("127.0.0.1:{web}");
-    for version in Version::ALL {
-        let haproxy = Haproxy::start(version, &config);
-        let both = |up: bool| {
-            haproxy.wait_stat("be", "gw1", &format!("up: {up}"), |stat| stat.is_up() == up);
-            haproxy.wait_stat("be", "gw2", "up", Stat::is_up);
-        };
-        both(true);
-        let cut = Cut::new(&grid.gateways[0], &grid.storage_ports(5), How::Reject);
-        both(false);
-        for _ in 0..20 {
-            let read = http::get(&web, &format!("/uri/{cap}")).expect("an answer");
-            assert_eq!(read.status, 200, "{}", read.text());
-            let written = http::put(&web, "/uri", &bytes(2000)).expect("an answer");
-            assert_eq!(written.status, 200, "{}", written.text());
-        }
-        drop(cut);
-        both(true);
-    }
-    // The node's own port stays for diagnosis, whatever the gate does.
-    grid.storage.iter_mut().for_each(crate::lab::tahoe::Node::kill);
-    wait_until("the gate to close", LONG, || http::get(hcf[0].address("gate/web"), "/").is_err());
-    assert_eq!(http::get(&grid.gateways[0].web, "/?t=json").expect("an answer").status, 200);
-}
-
-#[test]
 fn a_gate_refuses_what_a_real_gateway_would_take() {
     let mut grid = Grid::ready();
     let cap = grid.gateways[0].upload(&bytes(2000));
-    let hcf = gated(&grid.gateways[0], "refuse_writes");
-    let gate = hcf.address("gate/web").to_owned();
+    let hcf = beside_gates(&grid.gateways[0], &["refuse_writes"], "");
+    let gate = hcf.address("gate/refuse_writes").to_owned();
     farm::wait_line(&hcf, "write\n", "up ready 100%\n");
     // Every alias that the gateway serves, and every way to spell it, while all is well.
     let places = [
