@@ -28,3 +28,6 @@ pub mod overrides;
 pub mod serve;
 pub mod systemd;
 pub mod tahoe;
+
+/// The version, with the commit in brackets where it is known.
+pub const VERSION: &str = env!("HCF_VERSION");

@@ -15,6 +15,7 @@ mod agent;
 mod cli;
 mod clients;
 mod config;
+mod deploy;
 mod e2e;
 mod failures;
 mod gate;
