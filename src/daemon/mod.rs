@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,6 +100,8 @@ struct Shared {
     tasks: TaskTracker,
     /// Where gates run.
     carrier: Handle,
+    /// Room for their connections.
+    pairs: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -134,7 +136,9 @@ impl Sidecar {
         let ruling = Arc::clone(&rulings.borrow());
         let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
         let (board, tasks, carrier) = (Arc::new(board), TaskTracker::new(), carrier()?);
-        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier };
+        let room = Room::here(sockets.len(), !ports.is_empty());
+        let pairs = Arc::new(Semaphore::new(room.gates));
+        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier, pairs };
 
         let (looks, seen) = mpsc::channel(1);
         let (configs, new_configs) = mpsc::channel(1);
@@ -181,8 +185,7 @@ impl Sidecar {
         for (gate, handover) in &ports {
             say(&format!("listening gate/{} {}", gate.name, handover.port.address));
         }
-        let room = Room::here(sockets.len(), ports.len());
-        sidecar.gates.open(ports, &sidecar.config, room, &sidecar.shared, &mut sidecar.parts);
+        sidecar.gates.open(ports, &sidecar.config, &sidecar.shared, &mut sidecar.parts);
         sidecar.listeners.open(sockets, room, &sidecar.shared, &mut sidecar.parts);
         sidecar.look();
         Ok((sidecar, first_look))

@@ -90,6 +90,8 @@ where
 #[derive(Clone, Debug)]
 pub struct Seats {
     free: Arc<Semaphore>,
+    /// What others take from, too.
+    pool: Option<Arc<Semaphore>>,
     idlers: Arc<Idlers>,
 }
 
@@ -97,7 +99,13 @@ impl Seats {
     /// Room for this many.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(cap)), idlers: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(cap)), pool: None, idlers: Arc::default() }
+    }
+
+    /// The same, each of which also takes one from `pool`.
+    #[must_use]
+    pub fn of_pool(cap: usize, pool: Arc<Semaphore>) -> Self {
+        Self { pool: Some(pool), ..Self::new(cap) }
     }
 
     /// Waits for a seat; where all are taken, the connection that is idle longest is asked to leave.
@@ -109,7 +117,11 @@ impl Seats {
             // Nobody closes this semaphore, so there is always one in the end.
             Arc::clone(&self.free).acquire_owned().await.ok()
         };
-        self.idlers.seat(hall.clock, hall.stop.child_token(), permit)
+        let pooled = match &self.pool {
+            Some(pool) => Arc::clone(pool).acquire_owned().await.ok(),
+            None => None,
+        };
+        self.idlers.seat(hall.clock, hall.stop.child_token(), [permit, pooled])
     }
 }
 
@@ -169,12 +181,12 @@ impl Idlers {
         self: &Arc<Self>,
         clock: Clock,
         leave: CancellationToken,
-        permit: Option<OwnedSemaphorePermit>,
+        permits: [Option<OwnedSemaphorePermit>; 2],
     ) -> Seat {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
         self.lock().insert(id, Arc::clone(&sitting));
-        Seat { id, clock, sitting, idlers: Arc::clone(self), _permit: permit }
+        Seat { id, clock, sitting, idlers: Arc::clone(self), _permits: permits }
     }
 
     /// Asks the connection that has been idle longest to leave.
@@ -202,7 +214,7 @@ pub struct Seat {
     clock: Clock,
     sitting: Arc<Sitting>,
     idlers: Arc<Idlers>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Seat {
