@@ -28,7 +28,7 @@ impl Room {
     fn of(limit: usize, listeners: usize, gates: bool) -> Self {
         const RESERVE: usize = 64;
         let all = limit.saturating_sub(RESERVE);
-        let for_listeners = if gates { all / 12 } else { all };
+        let for_listeners = if gates { all / 12 } else { all.saturating_sub(2 * 8) };
         let listener = (for_listeners / listeners.max(1)).clamp(8, AGENT);
         let gates = all.saturating_sub(listener * listeners) / 2;
         Self { listener, gates: gates.clamp(8, Semaphore::MAX_PERMITS) }
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn gates_have_what_others_leave() {
         assert_eq!(Room::of(1 << 20, 3, false).listener, AGENT);
-        assert_eq!(Room::of(1024, 3, false).listener, 320);
+        assert_eq!(Room::of(1024, 3, false).listener, 314);
         let room = Room::of(20_000, 4, true);
         assert!(room.gates >= 9_000, "{room:?}");
         for limit in [0, 64, 256, 1024, 20_000, 1 << 30] {
