@@ -270,6 +270,7 @@ fn stale_verdict(service: &Service, now: Moment) -> Verdict {
         weight: Weight::FULL,
         reasons: vec![Reason::stale(service.rules.freshness)],
         findings: Vec::new(),
+        parts: Vec::new(),
         since: now,
         seq: 0,
     }

@@ -32,7 +32,7 @@ use crate::judge::{Inbox, Judge, Memory};
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
 use crate::serve::accept::Hall;
 use crate::systemd::Systemd;
-use crate::tahoe::{Poller, Prober, Timing};
+use crate::tahoe::{Measures, Poller, Prober, Timing};
 use gates::Gates;
 use inherited::Inherited;
 use listeners::{Listeners, Sites};
@@ -287,8 +287,19 @@ fn poller(config: &Config, clock: Clock, observations: mpsc::Sender<Observation>
     let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
     let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
     let prober =
-        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock);
+        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock)
+            .measuring(measures(config));
     Poller { prober, timing, observations }
+}
+
+/// What any service's weight is made of.
+fn measures(config: &Config) -> Measures {
+    let mut measures = Measures::default();
+    for weighing in config.services.iter().filter_map(|service| service.rules.weighing.as_ref()) {
+        measures.host |= weighing.load.is_some();
+        measures.node |= weighing.node.is_some();
+    }
+    measures
 }
 
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.

@@ -18,7 +18,7 @@ use super::http::{Reply, Site};
 use crate::board::Board;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
-use crate::health::{Finding, Moment, Reason, State, Weight};
+use crate::health::{Finding, Moment, Part, Reason, State, Weight};
 use crate::overrides::{Entry, Ruling};
 
 /// Answers operators.
@@ -200,6 +200,8 @@ struct ServiceStatus {
     fresh_until: Option<String>,
     reasons: Vec<Reason>,
     findings: Vec<Finding>,
+    /// What the weight is made of.
+    weight_parts: Vec<Part>,
     #[serde(rename = "override")]
     overridden: Option<Entry>,
 }
@@ -238,6 +240,7 @@ impl Status {
                 fresh_until: fresh_until.clone(),
                 reasons: verdict.reasons,
                 findings: verdict.findings,
+                weight_parts: verdict.parts,
                 overridden: ruling
                     .entries
                     .iter()

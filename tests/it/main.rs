@@ -23,3 +23,4 @@ mod health;
 mod peers;
 mod program;
 mod situations;
+mod weights;
