@@ -14,6 +14,15 @@ use super::{Failure, exit};
 pub(super) struct Report {
     node: Node,
     services: BTreeMap<String, Service>,
+    #[serde(default)]
+    notes: Vec<String>,
+    reload: Option<Reload>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reload {
+    at: String,
+    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +45,8 @@ struct Failed {
 struct Service {
     state: String,
     degraded: bool,
+    #[serde(default)]
+    forced: bool,
     weight: u8,
     since: Option<String>,
     reasons: Vec<Reason>,
@@ -104,6 +115,9 @@ impl Report {
         for (name, service) in &self.services {
             let state = if service.degraded { "degraded" } else { &service.state };
             let _ = write!(out, "\n{name}: {state}");
+            if service.forced {
+                out.push_str(" (forced)");
+            }
             if service.state == "up" {
                 let _ = write!(out, ", weight {}", service.weight);
             }
@@ -118,6 +132,18 @@ impl Report {
             for finding in &service.findings {
                 let result = if finding.pass { "pass" } else { &finding.otherwise };
                 let _ = writeln!(out, "  {:<12}  {result:<7}  {}", finding.criterion, finding.text);
+            }
+        }
+        if !self.notes.is_empty() {
+            out.push('\n');
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        if let Some(Reload { at, error: Some(error) }) = &self.reload {
+            let _ = write!(out, "\nnot reloaded at {at}, the old configuration stays:\n{error}");
+            if !error.ends_with('\n') {
+                out.push('\n');
             }
         }
         out

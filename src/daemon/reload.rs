@@ -50,6 +50,13 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether the old configuration stays because of the new one.
+    pub(crate) const fn is_failure(&self) -> bool {
+        matches!(self, Self::Senseless { .. } | Self::Impossible { .. })
+    }
+}
+
 /// Keys that count from the next start on.
 const RESTART: [&str; 3] = ["admin", "state_dir", "log.format"];
 
@@ -73,10 +80,7 @@ impl Sidecar {
                 warn!("Not reloaded, the old configuration stays: {error}");
             }
         }
-        let shown = (!matches!(outcome, Outcome::Unchanged)).then(|| outcome.clone());
-        if let Some(outcome) = shown {
-            self.listeners.reloaded(outcome, self.shared.clock.now());
-        }
+        self.listeners.reloaded(outcome.clone(), self.shared.clock.now());
         outcome
     }
 
