@@ -175,8 +175,8 @@ impl Sidecar {
             boot_id,
             reloads,
         };
-        for (kind, _, _, bound) in &sockets {
-            say(&format!("listening {} {bound}", kind.name()));
+        for socket in &sockets {
+            say(&format!("listening {} {}", socket.kind.name(), socket.bound));
         }
         for (gate, handover) in &ports {
             say(&format!("listening gate/{} {}", gate.name, handover.port.address));
@@ -220,6 +220,9 @@ impl Sidecar {
     /// Tells balancers, waits until they have heard, and lets what runs end.
     async fn wind_down(&mut self) {
         self.systemd.stopping();
+        // Whoever asks for a reload now hears that it is too late.
+        self.reloads.close();
+        while self.reloads.try_recv().is_ok() {}
         let Shutdown { say, announce, timeout: time } = self.config.shutdown;
         let word = match say {
             Say::Drain => Some(Stop::Drain),

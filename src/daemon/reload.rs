@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Sidecar;
 use super::room::Room;
+use super::{Sidecar, Unfit};
 use crate::config::{Config, ConfigError};
 use crate::log;
 
@@ -107,6 +107,7 @@ impl Sidecar {
             .and_then(|sockets| Ok((sockets, self.gates.bind_missing(&config)?)));
         let (sockets, ports) = match bound {
             Ok(bound) => bound,
+            Err(e) if e.is::<Unfit>() => return Outcome::Senseless { error: e.to_string() },
             Err(e) => return Outcome::Impossible { error: format!("{e:#}") },
         };
         let old = std::mem::replace(&mut self.config, Arc::clone(&config));

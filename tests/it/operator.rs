@@ -42,7 +42,7 @@ impl Desk {
         let (socket, state) = (self.socket(), self.path("state"));
         format!(
             "node: {{every: 50ms, timeout: 400ms}}\n\
-             services: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
+             services: {{read: {{criteria: {{servers: {{min: 2}}}}}}, write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
              admin: {{socket: {}}}\nstate_dir: {}\n{more}",
             socket.display(),
             state.display()

@@ -147,6 +147,19 @@ impl Hcf {
             self.process.must_run();
             self.process.stdout().lines().any(|line| line == "ready")
         });
+        self.read_addresses();
+    }
+
+    /// Waits until this listener is bound, which comes before the first look at the node.
+    pub fn wait_listening(&mut self, name: &str) {
+        wait_until("hcf to listen", LONG, || {
+            self.process.must_run();
+            self.read_addresses();
+            self.addresses.contains_key(name)
+        });
+    }
+
+    fn read_addresses(&mut self) {
         for line in self.process.stdout().lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["listening", name, address] = words[..] {
