@@ -132,6 +132,7 @@ fn a_stop_says_what_it_is_told_to_say_while_it_still_answers() {
         assert_eq!(run.exit, 1, "{run:?}");
         hcf.signal(Signal::Term);
         assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
+        assert!(!desk.socket().exists(), "the file of its socket goes with it");
     }
     let mut hcf = Desk::new().sidecar(&node, "shutdown: {say: keep, announce: 1h}\n");
     wait_up(&hcf);
@@ -197,8 +198,20 @@ impl Restart {
 fn a_restart_goes_on_from_the_last_verdict() {
     let restart = Restart::new();
     assert_eq!(restart.says(), UP);
-    // It was killed, and what it had read is not there for a second time.
+    // It was killed in the midst of it, and what it had read is not there for a second time.
     assert!(restart.says().contains("#starting: "));
+}
+
+#[test]
+fn a_start_that_is_stopped_before_its_first_look_passes_on_what_it_remembers() {
+    let restart = Restart::new();
+    for _ in 0..2 {
+        let mut hcf = restart.start();
+        hcf.wait_listening("agent");
+        assert_eq!(ask(hcf.agent(), "write\n"), UP);
+        stop(&mut hcf);
+    }
+    assert_eq!(restart.says(), UP);
 }
 
 #[test]
