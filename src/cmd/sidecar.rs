@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Failure, load};
+use super::Failure;
 use crate::cli::SidecarArgs;
 use crate::config::{Address, Config};
 
@@ -28,12 +28,11 @@ impl Place {
         }
         let sources = args.config.sources();
         let by_environment = || std::env::var_os("HCF_SOCKET").map(PathBuf::from);
-        let socket = if args.config.instance.is_some()
-            && sources.file.as_ref().is_none_or(|f| !f.exists())
-        {
+        let file = sources.file.as_ref();
+        let socket = if args.config.instance.is_some() && file.is_none_or(|file| !file.exists()) {
             sources.socket
-        } else if sources.file.is_some() {
-            load(&sources)?.admin.socket
+        } else if file.is_some() {
+            Config::socket(&sources)?
         } else {
             by_environment().or(sources.socket)
         };

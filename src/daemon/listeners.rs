@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -139,6 +139,16 @@ struct Running {
     end: CancellationToken,
 }
 
+impl Running {
+    fn has_port_of(&self, other: &Address) -> bool {
+        let port = |address: &Address| match address {
+            Address::Tcp { port, .. } => Some(*port),
+            Address::Unix(_) => None,
+        };
+        port(other).is_some() && self.asked.as_ref().is_some_and(|asked| port(asked) == port(other))
+    }
+}
+
 impl Listeners {
     pub(super) const fn new(sites: Sites) -> Self {
         Self { sites, running: Vec::new() }
@@ -191,9 +201,13 @@ impl Listeners {
                 let here = |running: &Running| {
                     running.kind == kind && running.asked.as_ref() == Some(&asked)
                 };
-                if !self.running.iter().any(here) {
-                    sockets.push(bind_one(config, kind, asked)?);
+                if self.running.iter().any(here) {
+                    continue;
                 }
+                let ours = self.running.iter().any(|running| running.has_port_of(&asked));
+                let late = "hcf has this port already, and gives it another host only at a restart";
+                let bound = bind_one(config, kind, asked);
+                sockets.push(if ours { bound.context(late)? } else { bound? });
             }
         }
         Ok(sockets)

@@ -348,6 +348,39 @@ fn an_inherited_socket_of_the_wrong_kind_is_refused_and_one_that_nobody_wants_is
     assert!(hcf.log().contains("an inherited socket is closed"), "{}", hcf.log());
 }
 
+#[test]
+fn health_checks_on_an_inherited_socket_do_not_fail_through_a_restart() {
+    let (desk, node) = (Desk::new(), FakeNode::healthy());
+    let (listener, address) = listening();
+    let others = "agent: '127.0.0.1:0', status: '127.0.0.1:0'";
+    let config = desk.config(&format!("{KEEP}listen: {{{others}, health: '{address}'}}\n"));
+    let config = config.replace("400ms", "10s");
+    let start = || given(&desk, &node, &config, "health", copy(&listener)).ready();
+    let mut hcf = start();
+    let check = || get(&address, "/health/write").map(|answer| answer.status);
+    wait_until("up", LONG, || check().is_ok_and(|status| status == 200));
+    let done = AtomicBool::new(false);
+    let bad = std::thread::scope(|scope| {
+        let asker = scope.spawn(|| {
+            let mut bad = Vec::new();
+            while !done.load(Ordering::SeqCst) {
+                bad.extend(check().map_or_else(
+                    |e| Some(e.to_string()),
+                    |status| (status != 200).then(|| status.to_string()),
+                ));
+            }
+            bad
+        });
+        for _ in 0..10 {
+            stop(&mut hcf);
+            hcf = start();
+        }
+        done.store(true, Ordering::SeqCst);
+        asker.join().unwrap()
+    });
+    assert_eq!(bad, [""; 0]);
+}
+
 /// HAProxy, which asks every 100 ms, and a client that asks as fast as it can, through restarts.
 fn restarts(activated: bool) {
     let (desk, node) = (Desk::new(), FakeNode::healthy());

@@ -375,6 +375,33 @@ fn commands_have_their_exit_codes() {
 }
 
 #[test]
+fn a_sidecar_is_found_whatever_else_its_file_says() {
+    let (desk, node) = (Desk::new(), FakeNode::healthy());
+    let hcf = desk.sidecar(&node, "");
+    wait_up(&hcf);
+    let file = hcf.file().display().to_string();
+    let run = |args: &[&str]| super::program::hcf(&[args, &["-c", &file]].concat());
+    assert_eq!(run(&["drain", "-m", "x"]).exit, 0);
+    // Somebody is writing to it, or only the sidecar may read what it names.
+    for more in ["nodde: 1\n", "listen: {agent: 7}\n"] {
+        std::fs::write(
+            hcf.file(),
+            desk.config("").replace("node: {", "node: {dir: /nonexistent, ") + more,
+        )
+        .unwrap();
+        let word = run(&["maint", "-m", "x"]);
+        assert_eq!((word.exit, word.stderr.as_str()), (0, ""));
+        assert!(write(&hcf).starts_with("up maint "));
+        assert_eq!(run(&["clear"]).exit, 0);
+        assert_eq!(run(&["reload"]).exit, 78);
+    }
+    std::fs::write(hcf.file(), "admin: {socket: relative}\n").unwrap();
+    assert_eq!(run(&["clear"]).exit, 78);
+    std::fs::write(hcf.file(), "admin: {socket: off}\n").unwrap();
+    assert_eq!(run(&["clear"]).exit, 3);
+}
+
+#[test]
 fn what_cannot_be_kept_is_refused_and_the_sidecar_goes_on() {
     let (desk, node) = (Desk::new(), FakeNode::healthy());
     let hcf = desk.sidecar(&node, "");

@@ -197,6 +197,20 @@ fn a_port_that_cannot_be_had_changes_nothing() {
 }
 
 #[test]
+fn another_host_for_a_port_takes_a_restart_and_says_so() {
+    let (desk, node) = (Desk::new(), FakeNode::healthy());
+    let port = free_port();
+    let listen =
+        format!("listen: {{agent: '127.0.0.1:{port}', health: off, status: '127.0.0.1:0'}}\n");
+    let hcf = start(&desk, &node, &listen);
+    wait_up(&hcf);
+    let run = go_over(&desk, &hcf, &format!("127.0.0.1:{port}"), &format!("0.0.0.0:{port}"));
+    assert_eq!(run.exit, 1);
+    assert!(run.stderr.contains("only at a restart: cannot listen on 0.0.0.0:"), "{}", run.stderr);
+    assert_eq!(ask(hcf.agent(), "write\n"), UP);
+}
+
+#[test]
 fn listeners_move_and_one_that_stays_refuses_no_question() {
     let (desk, node) = (Desk::new(), FakeNode::healthy());
     let at = || format!("127.0.0.1:{}", free_port());
