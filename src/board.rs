@@ -133,7 +133,7 @@ pub enum Place {
     /// Those who wait for a change go on waiting.
     Kept(watch::Sender<Arc<Answers>>),
     /// It is new.
-    New(Answers),
+    New(Box<Answers>),
 }
 
 impl Publisher {
@@ -145,7 +145,7 @@ impl Publisher {
         for (service, (place, stale)) in config.services.iter().zip(places) {
             let sender = match place {
                 Place::Kept(sender) => sender,
-                Place::New(first) => watch::Sender::new(Arc::new(first)),
+                Place::New(first) => watch::Sender::new(Arc::from(first)),
             };
             services.push(Arc::new(ServiceBoard {
                 name: Arc::clone(&service.name),

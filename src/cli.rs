@@ -12,7 +12,7 @@ use crate::config::{Addresses, Sources};
 /// Exit codes: 0 success, 1 failure or not up, 2 usage or unknown service, 3 no sidecar there,
 /// 78 a configuration that makes no sense.
 #[derive(Debug, Parser)]
-#[command(name = "hcf", version, propagate_version = true)]
+#[command(name = "hcf", version = crate::VERSION, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -62,9 +62,12 @@ pub enum Command {
     Snippet(Snippet),
     /// Print the JSON Schema of the configuration file.
     Schema,
-    /// Print the manual page.
+    /// Print the manual page, or write all of them.
     #[command(hide = true)]
-    Man,
+    Man {
+        /// Writes a page for each command, and one for the configuration, into this folder.
+        dir: Option<PathBuf>,
+    },
     /// Print completions for a shell.
     #[command(hide = true)]
     Completions {

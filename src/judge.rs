@@ -86,7 +86,8 @@ impl Judge {
                 None => ServiceJudge::new(rules, now),
             };
             let first = answers(service, judge.verdict(now, &ruling.orders(&service.name, None)));
-            places.push((Place::New(first), answers(service, stale_verdict(service, now))));
+            places
+                .push((Place::New(Box::new(first)), answers(service, stale_verdict(service, now))));
             seats.push(Seat { service: service.clone(), judge });
         }
         publisher.replace(config, places);
@@ -190,7 +191,7 @@ impl Judge {
             } else {
                 let mut judge = ServiceJudge::new(rules, now);
                 let first = judge.verdict(now, &inbox.orders(&service.name));
-                (judge, Place::New(answers(service, first)))
+                (judge, Place::New(Box::new(answers(service, first))))
             };
             places.push((place, answers(service, stale_verdict(service, now))));
             self.seats.push(Seat { service: service.clone(), judge });
@@ -270,6 +271,7 @@ fn stale_verdict(service: &Service, now: Moment) -> Verdict {
         weight: Weight::FULL,
         reasons: vec![Reason::stale(service.rules.freshness)],
         findings: Vec::new(),
+        parts: Vec::new(),
         since: now,
         seq: 0,
     }

@@ -22,9 +22,13 @@ pub mod cmd;
 pub mod config;
 pub mod daemon;
 pub mod health;
+pub mod host;
 pub mod judge;
 pub mod log;
 pub mod overrides;
 pub mod serve;
 pub mod systemd;
 pub mod tahoe;
+
+/// The version, with the commit in brackets where it is known.
+pub const VERSION: &str = env!("HCF_VERSION");

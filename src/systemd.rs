@@ -1,4 +1,4 @@
-//! Telling systemd how it goes, where systemd asked to be told (`Type=notify`, sd_notify(3)).
+//! Telling systemd how it goes, where systemd asked to be told (`Type=notify`, `sd_notify(3)`).
 //!
 //! Nothing here ever fails: a service manager that cannot be reached must not harm the service.
 
@@ -20,7 +20,7 @@ impl Systemd {
     pub fn of_environment() -> Self {
         Self {
             told: std::env::var_os("NOTIFY_SOCKET").is_some(),
-            // Twice in that time, as sd_watchdog_enabled(3) advises.
+            // Twice in that time, as `sd_watchdog_enabled(3)` advises.
             pulse: sd_notify::watchdog_enabled().map(|time| time / 2),
         }
     }

@@ -123,7 +123,7 @@ impl Table {
         self.text.clear();
         let _ = write!(self.text, "{what:<46}");
         for figure in figures {
-            let figure = figure.map_or("-".to_owned(), |figure| format!("{figure:.1}"));
+            let figure = figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.1}"));
             let _ = write!(self.text, " {figure:>10}");
         }
         let ratio = ratio.unwrap_or(0.0);

@@ -87,7 +87,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Reload(args) => reload::run(args),
         Command::Snippet(args) => snippet::run(args),
         Command::Schema => schema::schema(),
-        Command::Man => schema::man(),
+        Command::Man { dir } => schema::man(dir.as_deref()),
         Command::Completions { shell } => schema::completions(*shell),
     };
     match done {

@@ -38,28 +38,22 @@ pub(super) fn run(args: &cli::Order, what: What) -> Result<u8, Failure> {
         body.insert("until".to_owned(), until.as_str().into());
     }
     let body = Value::Object(body);
-    runtime()?.block_on(async {
-        let place = Place::admin(&args.sidecar);
-        let done = match &place {
-            Ok(place) => change(place, &Method::PUT, &args.services, "", Some(&body)).await,
-            Err(_) => Ok(()),
-        };
-        match (args.settle, place, done) {
-            // A unit's stop must not fail because its sidecar is gone.
-            (Some(_), Err(Failure::NoSidecar(why)), _)
-            | (Some(_), Ok(_), Err(Failure::NoSidecar(why))) => {
-                let _ = writeln!(std::io::stderr().lock(), "hcf: {why}");
-                Ok(exit::OK)
-            }
-            (_, Err(failure), _) | (_, _, Err(failure)) => Err(failure),
-            (settle, Ok(place), Ok(())) => {
-                if let Some(time) = settle {
-                    print(&settle::settle(&place, time, args.finish).await?)?;
-                }
-                Ok(exit::OK)
-            }
+    let done = runtime()?.block_on(async {
+        let place = Place::admin(&args.sidecar)?;
+        change(&place, &Method::PUT, &args.services, "", Some(&body)).await?;
+        match args.settle {
+            Some(time) => print(&settle::settle(&place, time, args.finish).await?),
+            None => Ok(()),
         }
-    })
+    });
+    match done {
+        // A unit's stop must not fail because its sidecar is gone.
+        Err(Failure::NoSidecar(why)) if args.settle.is_some() => {
+            let _ = writeln!(std::io::stderr().lock(), "hcf: {why}");
+        }
+        other => other?,
+    }
+    Ok(exit::OK)
 }
 
 pub(super) fn clear(args: &cli::Clear) -> Result<u8, Failure> {
@@ -97,7 +91,7 @@ async fn change(
         services => format!("/v1/overrides/{}{query}", services.join(",")),
     };
     let (status, value) = place.ask(method.clone(), &path, body, TIME).await?;
-    let detail = value["detail"].as_str().or(value["title"].as_str());
+    let detail = value["detail"].as_str().or_else(|| value["title"].as_str());
     let detail = detail.unwrap_or("it gave no reason").to_owned();
     match status {
         200 => Ok(()),

@@ -1,5 +1,6 @@
 //! `hcf reload`
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -21,7 +22,7 @@ pub(super) fn run(args: &cli::Reload) -> Result<u8, Failure> {
         values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let error = || {
-        let text = value["error"].as_str().or(value["detail"].as_str());
+        let text = value["error"].as_str().or_else(|| value["detail"].as_str());
         text.unwrap_or("it gave no reason").trim_end().to_owned()
     };
     match status {
@@ -31,10 +32,10 @@ pub(super) fn run(args: &cli::Reload) -> Result<u8, Failure> {
             for key in list("keys") {
                 let late =
                     if list("restart").contains(&key) { " (from the next start on)" } else { "" };
-                text.push_str(&format!("changed: {key}{late}\n"));
+                let _ = writeln!(text, "changed: {key}{late}");
             }
             for warning in list("warnings") {
-                text.push_str(&format!("warning: {warning}\n"));
+                let _ = writeln!(text, "warning: {warning}");
             }
             print(&text)?;
         }

@@ -12,6 +12,8 @@ use super::{Failure, exit};
 /// it also reads the answer of a newer sidecar.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
+    #[serde(flatten)]
+    sidecar: Sidecar,
     node: Node,
     services: BTreeMap<String, Service>,
     #[serde(default)]
@@ -23,6 +25,35 @@ pub(super) struct Report {
 struct Reload {
     at: String,
     error: Option<String>,
+}
+
+/// Which sidecar says it; nothing where no sidecar runs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sidecar {
+    version: Option<String>,
+    commit: Option<String>,
+    config_hash: Option<String>,
+    started: Option<String>,
+}
+
+impl std::fmt::Display for Sidecar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { version: Some(version), commit, config_hash, started } = self else {
+            return Ok(());
+        };
+        write!(f, "\nhcf {version}")?;
+        if let Some(commit) = commit {
+            write!(f, " ({commit})")?;
+        }
+        if let Some(hash) = config_hash {
+            write!(f, ", configuration {hash}")?;
+        }
+        if let Some(started) = started {
+            write!(f, ", started {started}")?;
+        }
+        writeln!(f)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,6 +177,7 @@ impl Report {
                 out.push('\n');
             }
         }
+        let _ = write!(out, "{}", self.sidecar);
         out
     }
 }

@@ -34,9 +34,15 @@ pub(super) async fn settle(
         }
         sleep(EVERY).await;
     };
-    let Some(url) = status["node"]["url"].as_str().filter(|url| url.starts_with("http:")) else {
+    let url = status["node"]["url"].as_str().unwrap_or_default();
+    if !url.starts_with("http:") && !url.starts_with("unix:") {
+        // The command knows neither the certificate nor a port that changes.
+        let _ = writeln!(
+            said,
+            "did not wait for the node's operations, which cannot be asked of {url}"
+        );
         return Ok(said);
-    };
+    }
     let node = Place::of_url(url);
     let deadline = Instant::now() + finish;
     loop {

@@ -110,7 +110,7 @@ fn haproxy(config: &Config) -> Result<String, String> {
     let mut out = String::from(
         "# For haproxy.cfg (2.6 and later). Add a `server` line for each further node with an hcf beside it.\n\
          # hcf's `ready` also undoes an operator's `set server ... state maint` at the next check: use\n\
-         # `disable agent` first, or agent-send \"SERVICE admin=keep\\n\" (and drop `disabled`).\n",
+         # `hcf maint` beside the node, or `disable agent` first, or agent-send \"SERVICE admin=keep\\n\" (and drop `disabled`).\n",
     );
     for service in &config.services {
         let Service { name, maxconn, .. } = service;

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::inherited::Inherited;
 use super::parts::Parts;
-use super::room::Room;
 use super::{Shared, Unfit};
 use crate::config::{self, Address, Config, WhenBad};
 use crate::serve::gate::{Gate, Handover, Port, View};
@@ -77,40 +76,28 @@ impl Gates {
         Arc::clone(&self.shown)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.running.len()
-    }
-
     /// Runs these gates.
     pub(super) fn open(
         &mut self,
         gates: Vec<Bound>,
         config: &Config,
-        room: Room,
         shared: &Shared,
         parts: &mut Parts,
     ) {
         for (gate, handover) in gates {
             let gate = gate_of(gate, config, shared, Arc::default());
-            self.run(gate, handover, room, shared, parts);
+            self.run(gate, handover, shared, parts);
         }
         self.show();
     }
 
-    fn run(
-        &mut self,
-        gate: Gate,
-        handover: Handover,
-        room: Room,
-        shared: &Shared,
-        parts: &mut Parts,
-    ) {
+    fn run(&mut self, gate: Gate, handover: Handover, shared: &Shared, parts: &mut Parts) {
         let gate = Arc::new(gate);
         let end = shared.stop.child_token();
         let hall = shared.hall(&format!("gate/{}", gate.config.name), end.clone());
         let (given, port) = oneshot::channel();
         let (asked, bound) = (handover.port.asked.clone(), handover.port.address.clone());
-        let running = Arc::clone(&gate).run(handover, hall, room.gate);
+        let running = Arc::clone(&gate).run(handover, hall, Arc::clone(&shared.pairs));
         let stop = shared.stop.clone();
         let task = async move {
             let handover = running.await;
@@ -144,13 +131,7 @@ impl Gates {
 
     /// Goes over to the gates of `config`. One that changes keeps its port, its connections and its counts; one
     /// that is gone takes no new connection.
-    pub(super) async fn go_over(
-        &mut self,
-        config: &Config,
-        room: Room,
-        shared: &Shared,
-        parts: &mut Parts,
-    ) {
+    pub(super) async fn go_over(&mut self, config: &Config, shared: &Shared, parts: &mut Parts) {
         for running in std::mem::take(&mut self.running) {
             let name = Arc::clone(&running.gate.config.name);
             let wanted = config.gates.iter().find(|gate| gate.name == name);
@@ -169,7 +150,7 @@ impl Gates {
             let Ok(handover) = running.port.await else { continue };
             let view = Arc::clone(&running.gate.view);
             let gate = gate_of(wanted.clone(), config, shared, view);
-            self.run(gate, handover, room, shared, parts);
+            self.run(gate, handover, shared, parts);
         }
         self.show();
     }

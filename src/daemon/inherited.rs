@@ -1,4 +1,4 @@
-//! Sockets that the service manager opened for this process (socket activation, sd_listen_fds(3)).
+//! Sockets that the service manager opened for this process (socket activation, `sd_listen_fds(3)`).
 //!
 //! They stay open while one process follows another, so that no balancer's question is refused meanwhile.
 
@@ -65,14 +65,14 @@ impl Inherited {
 fn open(fds: &mut ListenFd, at: usize) -> io::Result<(Listener, Address)> {
     let wrong = || io::Error::other("it is neither a TCP nor a Unix socket that listens");
     if let Ok(tcp) = fds.take_tcp_listener(at) {
-        let tcp = tcp.filter(|tcp| listens(tcp)).ok_or_else(wrong)?;
+        let tcp = tcp.filter(listens).ok_or_else(wrong)?;
         // The runtime needs it so, and a service manager may not have made it so.
         tcp.set_nonblocking(true)?;
         let address = Address::from(tcp.local_addr()?);
         return Ok((Listener::Tcp(TcpListener::from_std(tcp)?), address));
     }
     let unix = fds.take_unix_listener(at).ok().flatten();
-    let unix = unix.filter(|unix| listens(unix)).ok_or_else(wrong)?;
+    let unix = unix.filter(listens).ok_or_else(wrong)?;
     unix.set_nonblocking(true)?;
     let local = unix.local_addr()?;
     let path = local.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;

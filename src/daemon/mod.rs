@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +33,7 @@ use crate::judge::{Inbox, Judge, Memory};
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
 use crate::serve::accept::Hall;
 use crate::systemd::Systemd;
-use crate::tahoe::{Poller, Prober, Timing};
+use crate::tahoe::{Measures, Poller, Prober, Timing};
 use gates::Gates;
 use inherited::Inherited;
 use listeners::{Listeners, Sites};
@@ -109,6 +109,8 @@ struct Shared {
     tasks: TaskTracker,
     /// Where gates run.
     carrier: Handle,
+    /// Room for their connections.
+    pairs: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -143,7 +145,9 @@ impl Sidecar {
         let ruling = Arc::clone(&rulings.borrow());
         let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
         let (board, tasks, carrier) = (Arc::new(board), TaskTracker::new(), carrier()?);
-        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier };
+        let room = Room::here(sockets.len(), !ports.is_empty());
+        let pairs = Arc::new(Semaphore::new(room.gates));
+        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier, pairs };
 
         let (looks, seen) = mpsc::channel(1);
         let (configs, new_configs) = mpsc::channel(1);
@@ -190,8 +194,7 @@ impl Sidecar {
         for (gate, handover) in &ports {
             say(&format!("listening gate/{} {}", gate.name, handover.port.address));
         }
-        let room = Room::here(sockets.len(), ports.len());
-        sidecar.gates.open(ports, &sidecar.config, room, &sidecar.shared, &mut sidecar.parts);
+        sidecar.gates.open(ports, &sidecar.config, &sidecar.shared, &mut sidecar.parts);
         sidecar.listeners.open(sockets, room, &sidecar.shared, &mut sidecar.parts);
         sidecar.look();
         Ok((sidecar, first_look))
@@ -296,8 +299,19 @@ fn poller(config: &Config, clock: Clock, observations: mpsc::Sender<Observation>
     let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
     let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
     let prober =
-        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock);
+        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock)
+            .measuring(measures(config));
     Poller { prober, timing, observations }
+}
+
+/// What any service's weight is made of.
+fn measures(config: &Config) -> Measures {
+    let mut measures = Measures::default();
+    for weighing in config.services.iter().filter_map(|service| service.rules.weighing.as_ref()) {
+        measures.host |= weighing.load.is_some();
+        measures.node |= weighing.node.is_some();
+    }
+    measures
 }
 
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.

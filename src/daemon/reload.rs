@@ -117,10 +117,9 @@ impl Sidecar {
             // The judge's end is noticed elsewhere.
             let _ = in_force.await;
         }
-        let gates = self.gates.len() + ports.len();
-        let room = Room::here(self.listeners.len() + sockets.len(), gates);
-        self.gates.go_over(&config, room, &self.shared, &mut self.parts).await;
-        self.gates.open(ports, &config, room, &self.shared, &mut self.parts);
+        let room = Room::here(self.listeners.len() + sockets.len(), !config.gates.is_empty());
+        self.gates.go_over(&config, &self.shared, &mut self.parts).await;
+        self.gates.open(ports, &config, &self.shared, &mut self.parts);
         self.listeners.open(sockets, room, &self.shared, &mut self.parts);
         self.listeners.close_others(&config);
         // At once, so that what the new criteria say is not a look away.

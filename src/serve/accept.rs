@@ -92,6 +92,8 @@ where
 #[derive(Clone, Debug)]
 pub struct Seats {
     free: Arc<Semaphore>,
+    /// What others take from, too.
+    pool: Option<Arc<Semaphore>>,
     idlers: Arc<Idlers>,
 }
 
@@ -99,7 +101,13 @@ impl Seats {
     /// Room for this many.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(cap)), idlers: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(cap)), pool: None, idlers: Arc::default() }
+    }
+
+    /// The same, each of which also takes one from `pool`.
+    #[must_use]
+    pub fn of_pool(cap: usize, pool: Arc<Semaphore>) -> Self {
+        Self { pool: Some(pool), ..Self::new(cap) }
     }
 
     /// Waits for a seat; where all are taken, the connection that is idle longest is asked to leave.
@@ -111,7 +119,11 @@ impl Seats {
             // Nobody closes this semaphore, so there is always one in the end.
             Arc::clone(&self.free).acquire_owned().await.ok()
         };
-        self.idlers.seat(hall, permit)
+        let pooled = match &self.pool {
+            Some(pool) => Arc::clone(pool).acquire_owned().await.ok(),
+            None => None,
+        };
+        self.idlers.seat(hall, [permit, pooled])
     }
 }
 
@@ -170,13 +182,13 @@ const BUSY: u64 = u64::MAX;
 const KEPT: u64 = 1 << 62;
 
 impl Idlers {
-    fn seat(self: &Arc<Self>, hall: &Hall, permit: Option<OwnedSemaphorePermit>) -> Seat {
+    fn seat(self: &Arc<Self>, hall: &Hall, permits: [Option<OwnedSemaphorePermit>; 2]) -> Seat {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let leave = hall.stop.child_token();
         let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
         self.lock().insert(id, Arc::clone(&sitting));
         let (clock, stop) = (hall.clock, hall.stop.clone());
-        Seat { id, clock, sitting, stop, idlers: Arc::clone(self), _permit: permit }
+        Seat { id, clock, sitting, stop, idlers: Arc::clone(self), _permits: permits }
     }
 
     /// Asks the connection that has been idle longest to leave.
@@ -205,7 +217,7 @@ pub struct Seat {
     sitting: Arc<Sitting>,
     stop: CancellationToken,
     idlers: Arc<Idlers>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Seat {

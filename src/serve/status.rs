@@ -18,7 +18,7 @@ use super::http::{Reply, Site};
 use crate::board::{Board, Table};
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
-use crate::health::{Finding, Moment, Reason, State, Weight};
+use crate::health::{Finding, Moment, Part, Reason, State, Weight};
 use crate::overrides::{Entry, Ruling};
 
 /// Answers operators.
@@ -125,7 +125,7 @@ struct AskerStatus {
 }
 
 impl AskerStatus {
-    fn of(seen: Seen, board: &Board) -> Self {
+    fn of(seen: &Seen, board: &Board) -> Self {
         let now = board.service(&seen.key.service).map(|service| service.tag());
         Self {
             listener: seen.key.listener,
@@ -203,6 +203,8 @@ struct ServiceStatus {
     fresh_until: Option<String>,
     reasons: Vec<Reason>,
     findings: Vec<Finding>,
+    /// What the weight is made of.
+    weight_parts: Vec<Part>,
     #[serde(rename = "override")]
     overridden: Option<Entry>,
 }
@@ -250,6 +252,7 @@ impl Status {
                 fresh_until: fresh_until.clone(),
                 reasons: verdict.reasons,
                 findings: verdict.findings,
+                weight_parts: verdict.parts,
                 overridden: ruling
                     .entries
                     .iter()
@@ -272,7 +275,7 @@ impl Status {
                 .askers
                 .seen(now)
                 .into_iter()
-                .map(|seen| AskerStatus::of(seen, board))
+                .map(|seen| AskerStatus::of(&seen, board))
                 .collect(),
             overrides: ruling.entries.clone(),
             overrides_lost: ruling.lost,

@@ -51,6 +51,11 @@ fn status_asks_the_running_sidecar() {
     let json = hcf(&["status", "--url", &unix, "--json"]).stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["services"]["write"]["state"], "down");
+    assert_eq!(json["commit"].as_str(), option_env!("HCF_COMMIT"));
+    let text = |key: &str| json[key].as_str().expect(key).to_owned();
+    let (version, hash, started) = (env!("HCF_VERSION"), text("config_hash"), text("started"));
+    let who = format!("\nhcf {version}, configuration {hash}, started {started}\n");
+    assert!(run.stdout.ends_with(&who), "{who}{}", run.stdout);
     assert_eq!(hcf(&["status", "--url", &unix, "nosuch"]).exit, 2);
     drop(sidecar);
     let run = hcf(&["status", "--url", &unix]);
@@ -95,7 +100,7 @@ fn usage_and_configuration_have_their_exit_codes() {
         hcf(&["check", "--node", "http://h:1"]).stdout,
         "ok: watches http://h:1, serves read, write\n"
     );
-    assert_eq!(hcf(&["--version"]).stdout, format!("hcf {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(hcf(&["--version"]).stdout, format!("hcf {}\n", env!("HCF_VERSION")));
 }
 
 #[test]

@@ -390,14 +390,14 @@ fn restarts(activated: bool) {
     // So that the last look is fresh however slow the machine is.
     let config = config.replace("400ms", "10s");
     let held = activated.then_some(listener);
-    let start = || match &held {
-        Some(listener) => given(&desk, &node, &config, "agent", copy(listener)).ready(),
-        None => {
-            std::fs::write(desk.path("hcf.yaml"), &config).unwrap();
-            let file = desk.path("hcf.yaml").display().to_string();
-            let args = ["-c", &file, "--node", &node.url()];
-            Hcf::launch(Launch { args: &args, ..Launch::default() }).ready()
+    let start = || {
+        if let Some(listener) = &held {
+            return given(&desk, &node, &config, "agent", copy(listener)).ready();
         }
+        std::fs::write(desk.path("hcf.yaml"), &config).unwrap();
+        let file = desk.path("hcf.yaml").display().to_string();
+        let args = ["-c", &file, "--node", &node.url()];
+        Hcf::launch(Launch { args: &args, ..Launch::default() }).ready()
     };
     let mut hcf = start();
     wait_until("up", LONG, || ask(&agent, "write\n") == UP);

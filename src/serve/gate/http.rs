@@ -47,7 +47,7 @@ const HEADER_TIME: Duration = Duration::from_secs(75);
 /// How long a connection is quiet before it rests, at least; at most twice as long. A few that
 /// talk now and then may stay awake, many must not.
 fn quiet_time(gate: &Gate) -> Duration {
-    const FEW: usize = 256;
+    const FEW: usize = 128;
     let many = Arc::strong_count(&gate.awake) > FEW;
     Duration::from_millis(if many { 20 } else { 1000 })
 }

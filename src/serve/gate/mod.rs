@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -136,18 +137,20 @@ impl Gate {
     }
 
     /// Opens and closes the port as the verdict has it, until `hall.stop`; then the port is another gate's, unless
-    /// the sidecar itself stops. There is `room` for so many connections, whatever the configuration allows.
-    pub async fn run(self: Arc<Self>, handover: Handover, hall: Hall, room: usize) -> Handover {
+    /// the sidecar itself stops. Each connection takes one from `pool`, which all gates share.
+    pub async fn run(
+        self: Arc<Self>,
+        handover: Handover,
+        hall: Hall,
+        pool: Arc<Semaphore>,
+    ) -> Handover {
         let Handover { mut port, mut open } = handover;
-        let most = self.config.max_connections.min(room);
-        if most < self.config.max_connections {
-            let wanted = self.config.max_connections;
-            warn!(
-                gate = &*self.config.name,
-                wanted, most, "The limit of open files allows fewer connections."
-            );
+        let (wanted, most) = (self.config.max_connections, pool.available_permits());
+        if most < wanted {
+            let gate = &*self.config.name;
+            warn!(gate, wanted, most, "The limit of open files allows fewer connections.");
         }
-        let seats = Seats::new(most);
+        let seats = Seats::of_pool(wanted, pool);
         while !hall.stop.is_cancelled() {
             let tag = self.tag();
             let wanted = self.config.when_bad != WhenBad::Close || self.state() == State::Up;

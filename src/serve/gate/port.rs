@@ -184,6 +184,7 @@ fn listen(socket: &Socket) -> io::Result<Listener> {
 mod tests {
     use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -215,24 +216,25 @@ mod tests {
         }
     }
 
+    /// Ends the clients, also where a check fails.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn nobody_who_was_let_in_is_reset_when_it_closes() {
         let (mut port, address) = port();
-        /// Ends the clients, also where a check fails.
-        struct Ends<'a>(&'a std::sync::atomic::AtomicBool);
-        impl Drop for Ends<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let ends = Ends(&stop);
             let clients: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut reset = 0;
-                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        while !stop.load(Ordering::Relaxed) {
                             let Ok(mut stream) = StdStream::connect(address) else { continue };
                             // Everybody who is served hears one byte.
                             reset += u32::from(stream.read(&mut [0]).ok() != Some(1));

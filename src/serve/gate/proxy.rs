@@ -149,7 +149,7 @@ mod tests {
             &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
             &v2_of(7, &[], 0),
             &v2_of(1, &[1, 2], 0x11),
-            &v2_of(1, &[0; 60_000], 0),
+            &v2_of(1, &vec![0; 60_000], 0),
             b"",
         ] {
             assert!(read_all(&[bytes]).await.is_err(), "{bytes:?}");

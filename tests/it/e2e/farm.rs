@@ -93,7 +93,7 @@ pub(super) fn envoy(name: &str, sides: &[Side; 2]) -> Front<Envoy> {
 }
 
 /// A shipped file as it stands.
-pub(super) fn shipped(folder: &str, name: &str) -> String {
+pub(crate) fn shipped(folder: &str, name: &str) -> String {
     let path = place::root().join(folder).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
