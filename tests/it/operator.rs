@@ -212,7 +212,12 @@ fn orders_survive_a_kill_and_a_refresh_keeps_the_first_time() {
     // Its socket is left over, and is replaced.
     assert!(std::fs::symlink_metadata(desk.socket()).unwrap().file_type().is_socket());
     let hcf = desk.sidecar(&node, "");
-    assert!(write(&hcf).starts_with("up drain 100% #override: second"), "{}", write(&hcf));
+    // What it looks at may take a moment, but it is up at no time.
+    wait_until("the order", LONG, || {
+        let said = write(&hcf);
+        assert!(!said.starts_with("up ready"), "{said}");
+        said.starts_with("up drain 100% #override: second")
+    });
     assert_eq!(status(&hcf)["overrides"][0], second);
     desk.order(&["maint", "write", "-m", "another word"]);
     assert_ne!(status(&hcf)["overrides"][0]["since"], first["since"]);
