@@ -114,6 +114,7 @@ impl Judge {
     /// Judges until it is stopped, or nobody looks any more; returns what it knows.
     pub async fn run(mut self, mut inbox: Inbox) -> Memory {
         self.publish(&inbox, false);
+        self.systemd.status(&self.summary());
         loop {
             // A verdict goes stale by time alone, so time alone must be able to publish one.
             let until = self.seats.iter().filter_map(|seat| seat.judge.fresh_until()).min();

@@ -16,7 +16,7 @@ use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
 use super::page;
-use crate::board::Board;
+use crate::board::{Board, Table};
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
 use crate::health::{Finding, Moment, Part, Reason, State, Weight};
@@ -51,9 +51,12 @@ impl StatusSite {
         &self.health.board
     }
 
-    /// Shows what came of the last reload.
+    /// Shows what came of the last reload. One that found nothing new says only that nothing is wrong any more.
     pub fn reloaded(&self, at: Moment, outcome: Outcome) {
-        self.reloaded.store(Some(Arc::new((at, outcome))));
+        let wrong = self.reloaded.load().as_ref().is_some_and(|last| last.1.is_failure());
+        if outcome != Outcome::Unchanged || wrong {
+            self.reloaded.store(Some(Arc::new((at, outcome))));
+        }
     }
 }
 
@@ -206,6 +209,15 @@ pub(super) struct ServiceStatus {
     pub(super) overridden: Option<Entry>,
 }
 
+/// A sentence for each override of a service that does not exist, since it does nothing.
+fn unknown(ruling: &Ruling, table: &Table) -> impl Iterator<Item = String> {
+    let known = |entry: &&Entry| table.services.iter().any(|s| s.name == entry.service);
+    ruling.entries.iter().filter(move |entry| !known(entry)).map(|entry| {
+        let Entry { service, by, .. } = entry;
+        format!("there is no service `{service}`, so an override of it does nothing; set by {by}")
+    })
+}
+
 impl Status {
     fn of(site: &StatusSite) -> Self {
         let board = site.board();
@@ -267,7 +279,7 @@ impl Status {
                 .collect(),
             overrides: ruling.entries.clone(),
             overrides_lost: ruling.lost,
-            notes: ruling.notes.clone(),
+            notes: ruling.notes.iter().cloned().chain(unknown(&ruling, &table)).collect(),
             reload: site.reloaded.load().as_ref().map(|reloaded| Reloaded {
                 at: clock.rfc3339(reloaded.0),
                 outcome: reloaded.1.clone(),
