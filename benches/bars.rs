@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     long_poll(&mut bars);
     order(&mut bars);
     node_cost(&mut bars);
+    gate_reopens(&mut bars);
     println!("{}", bars.table);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -263,4 +264,33 @@ fn node_cost(bars: &mut Bars) {
         0.0,
         "",
     );
+}
+
+/// How long after the verdict a gate listens again.
+fn gate_reopens(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let config = "node: {every: 100ms}\ngates: {web: {listen: '127.0.0.1:0'}}\n";
+    let hcf = Hcf::configured(config, &["--node", &node.url()]);
+    let gate = hcf.address("gate/web").to_owned();
+    let mut worst = 0.0_f64;
+    for _ in 0..TRIALS {
+        node.set(Answer::Grid { connected: 3, refused: 6 });
+        wait_until("the gate to close", LONG, || TcpStream::connect(&gate).is_err());
+        let waiting = thread::spawn({
+            let gate = gate.clone();
+            move || {
+                while TcpStream::connect(&gate).is_err() {}
+                Instant::now()
+            }
+        });
+        node.set(Answer::Grid { connected: 9, refused: 0 });
+        let up = loop {
+            if ask(hcf.agent(), "write\n").starts_with("up ") {
+                break Instant::now();
+            }
+        };
+        let open = waiting.join().unwrap();
+        worst = worst.max(open.saturating_duration_since(up).as_secs_f64() * 1e3);
+    }
+    bars.note("worst of 25: a gate listens again, after the verdict", worst, 50.0, "ms");
 }

@@ -12,6 +12,7 @@ pub mod gate;
 mod health;
 mod hold;
 pub mod http;
+mod page;
 mod question;
 pub mod status;
 mod words;

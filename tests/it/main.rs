@@ -22,6 +22,7 @@ mod gate;
 mod health;
 mod lifecycle;
 mod operator;
+mod page;
 mod peers;
 mod program;
 mod reload;
