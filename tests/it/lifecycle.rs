@@ -405,12 +405,13 @@ fn restarts(activated: bool) {
     };
     let mut hcf = start();
     wait_until("up", LONG, || ask(&agent, "write\n") == UP);
+    // So patient that how long a restart takes on a busy machine is not what fails: the question waits in the socket.
     let haproxy = Haproxy::start(
         Version::V2_6,
         &format!(
             "global\n  log stdout format raw local0\n\
              defaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\
-             \x20 timeout check 1s\n  log global\n  option log-health-checks\n\
+             \x20 timeout check 20s\n  log global\n  option log-health-checks\n\
              backend be\n  server gw1 {} check inter 100ms agent-check agent-inter 100ms \
              agent-port {} agent-send \"write\\n\"\n",
             node.addr,
