@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::accept::Peer;
 use super::http::{Change, Changing, Reply, Site};
 use super::status::StatusSite;
+use super::watch::Watcher;
 use crate::board::Board;
 use crate::daemon::{Outcome, ReloadRequest};
 use crate::overrides::{Clear, Desk, Put, Refused};
@@ -124,6 +125,10 @@ impl AdminSite {
 impl Site for AdminSite {
     fn get(&self, path: &str, query: &str, peer: Peer) -> Reply {
         self.status.get(path, query, peer)
+    }
+
+    fn watch(&self, path: &str) -> Option<Watcher> {
+        self.status.watch(path)
     }
 
     fn change<'a>(&'a self, change: Change<'a>) -> Option<Changing<'a>> {

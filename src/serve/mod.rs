@@ -14,6 +14,7 @@ mod hold;
 pub mod http;
 mod question;
 pub mod status;
+pub mod watch;
 mod words;
 
 pub use health::HealthSite;

@@ -15,6 +15,7 @@ use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
+use super::watch::{Watcher, Watchers};
 use crate::board::Board;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
@@ -28,6 +29,7 @@ pub struct StatusSite {
     gates: Gates,
     rulings: watch::Receiver<Arc<Ruling>>,
     reloaded: ArcSwapOption<(Moment, Outcome)>,
+    watchers: Watchers,
 }
 
 /// The gates that run, each with the address that it has.
@@ -42,6 +44,7 @@ impl StatusSite {
             gates,
             rulings,
             reloaded: ArcSwapOption::empty(),
+            watchers: Watchers::default(),
         }
     }
 
@@ -68,11 +71,24 @@ impl Site for StatusSite {
                 let entries = &self.rulings.borrow().entries;
                 Reply::json(200, &json!({"overrides": entries}))
             }
-            "/" => {
-                Reply::json(200, &json!({"see": ["/v1/status", "/health", "/livez", "/readyz"]}))
+            // Asked for by HEAD, or while all places are taken.
+            "/v1/watch" if self.watchers.has_room() => {
+                Reply::new(200, "text/event-stream", &[], "")
             }
+            "/v1/watch" => {
+                let detail = "as many watch this sidecar as may; ask again later";
+                Reply::json(503, &json!({"status": 503, "title": "full", "detail": detail}))
+            }
+            "/" => Reply::json(
+                200,
+                &json!({"see": ["/v1/status", "/v1/watch", "/health", "/livez", "/readyz"]}),
+            ),
             _ => self.health.get(path, query, peer),
         }
+    }
+
+    fn watch(&self, path: &str) -> Option<Watcher> {
+        (path == "/v1/watch").then(|| self.watchers.admit(Arc::clone(&self.health.board)))?
     }
 }
 
