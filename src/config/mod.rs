@@ -9,8 +9,6 @@ mod problem;
 mod resolve;
 mod units;
 
-use serde::de::DeserializeOwned;
-
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::num::NonZeroU32;
@@ -18,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
-pub(crate) use positions::Positions;
 pub use problem::ConfigError;
 pub(crate) use problem::Problems;
 pub(crate) use resolve::{NOT_A_WORD, is_word};
@@ -28,6 +27,7 @@ pub use units::{Address, Addresses};
 
 use crate::health::Rules;
 use crate::tahoe::{NodeDir, Target};
+use positions::Positions;
 
 /// A configuration that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
