@@ -112,13 +112,10 @@ impl Fleet {
         let (positions, file) = shape(name, text)?;
         let mut problems = Problems::new(&positions, &[]);
         let fleet = Self::of(file, &mut problems);
-        match fleet {
-            Some(fleet) if problems.is_empty() => Ok(fleet),
-            _ => Err(problems.into_error(name, text)),
-        }
+        if problems.is_empty() { Ok(fleet) } else { Err(problems.into_error(name, text)) }
     }
 
-    fn of(file: File, problems: &mut Problems<'_>) -> Option<Self> {
+    fn of(file: File, problems: &mut Problems<'_>) -> Self {
         let cluster = file.cluster.unwrap_or_default();
         if cluster.is_empty() {
             problems
@@ -157,7 +154,7 @@ impl Fleet {
         unique(&nodes, "address", |node| node.address, problems);
         unique(&nodes, "sidecar", |node| node.sidecar.clone(), problems);
         let service = service.into();
-        Some(Self { cluster, service, output, status, min_available, nodes })
+        Self { cluster, service, output, status, min_available, nodes }
     }
 }
 

@@ -83,7 +83,7 @@ impl Watcher {
                 () = seat.leave() => return,
                 () = gone(stream) => return,
                 () = any_changed(&table, &told) => Vec::new(),
-                () = tokio::time::sleep_until(beat) => self.event("fresh", self.fresh(&table)),
+                () = tokio::time::sleep_until(beat) => event("fresh", self.fresh(&table)),
             };
             let now = self.board.table();
             if !Arc::ptr_eq(&now, &table) {
@@ -98,7 +98,7 @@ impl Watcher {
                     *told = tag;
                     let name = &service.name;
                     let fresh = self.fresh(&table);
-                    out.extend(self.event("verdict", Change { service: name, fresh, line }));
+                    out.extend(event("verdict", Change { service: name, fresh, line }));
                 }
             }
             if out.is_empty() {
@@ -112,7 +112,7 @@ impl Watcher {
         let lines = table.services.iter().map(|s| (&*s.name, Line::of(s, &self.board).1));
         let node = Node { nickname: &table.fixed.nickname, url: &table.fixed.url };
         let fresh = self.fresh(table);
-        self.event("verdicts", Everything { node, fresh, services: lines.collect() })
+        event("verdicts", Everything { node, fresh, services: lines.collect() })
     }
 
     /// How long what was told counts, and how long the next event takes at most.
@@ -135,12 +135,12 @@ impl Watcher {
         let beat = (table.fixed.freshness / 3).min(BEAT);
         self.left().map_or(beat, |left| beat.min(left / 2)).max(LEAST_BEAT)
     }
+}
 
-    fn event(&self, name: &str, data: impl Serialize) -> Vec<u8> {
-        // JSON has its line ends escaped, so the data is one line.
-        let data = serde_json::to_string(&data).unwrap_or_default();
-        format!("event: {name}\ndata: {data}\n\n").into_bytes()
-    }
+fn event(name: &str, data: impl Serialize) -> Vec<u8> {
+    // JSON has its line ends escaped, so the data is one line.
+    let data = serde_json::to_string(&data).unwrap_or_default();
+    format!("event: {name}\ndata: {data}\n\n").into_bytes()
 }
 
 /// Ends when the watcher has closed its side; what it may send meanwhile is no question.

@@ -1,5 +1,6 @@
 //! `hcf eds` as a user starts it, and sidecars that say what a test wants them to.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
@@ -56,7 +57,7 @@ impl Eds {
             "cluster: webapi\noutput: OUTPUT\nlisten: {{status: '127.0.0.1:0'}}\n{more}\nnodes:\n"
         );
         for (name, address, sidecar) in nodes {
-            text.push_str(&format!("  {name}: {{address: '{address}', sidecar: '{sidecar}'}}\n"));
+            let _ = writeln!(text, "  {name}: {{address: '{address}', sidecar: '{sidecar}'}}");
         }
         text
     }
@@ -214,7 +215,7 @@ fn serve(
 
 /// A word of a sidecar; each reason is a criterion, or none for what no criterion found.
 pub fn word(state: &str, weight: u8, reasons: &[Option<&str>]) -> Value {
-    let reason = |criterion: &Option<&str>| json!({"code": criterion.unwrap_or("refused"), "criterion": criterion, "else": "down", "text": "<b>why</b>"});
-    let reasons: Vec<Value> = reasons.iter().map(reason).collect();
+    let reason = |criterion: Option<&str>| json!({"code": criterion.unwrap_or("refused"), "criterion": criterion, "else": "down", "text": "<b>why</b>"});
+    let reasons: Vec<Value> = reasons.iter().copied().map(reason).collect();
     json!({"state": state, "degraded": false, "weight": weight, "reasons": reasons})
 }
