@@ -23,6 +23,7 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::eds::{Eds, FakeSidecar, word};
 use lab::fake::{Answer, FakeNode, page};
 use lab::haproxy::{Haproxy, Version};
 use lab::hcf::{Hcf, ask, hcf_binary, port};
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     order(&mut bars);
     node_cost(&mut bars);
     gate_reopens(&mut bars);
+    fleet(&mut bars);
     println!("{}", bars.table);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -293,4 +295,37 @@ fn gate_reopens(bars: &mut Bars) {
         worst = worst.max(open.saturating_duration_since(up).as_secs_f64() * 1e3);
     }
     bars.note("worst of 25: a gate listens again, after the verdict", worst, 50.0, "ms");
+}
+
+/// From a sidecar's word to the file that Envoy watches, in a fleet of two hundred.
+fn fleet(bars: &mut Bars) {
+    let sidecars: Vec<_> = (0..200).map(|_| FakeSidecar::start(&word("up", 100, &[]))).collect();
+    let node = |(at, sidecar): (usize, &FakeSidecar)| {
+        (format!("gw{at:03}"), format!("127.0.1.{}:3456", at + 1), sidecar.url.clone())
+    };
+    let nodes: Vec<_> = sidecars.iter().enumerate().map(node).collect();
+    let mut eds = Eds::start(&Eds::config("", &nodes));
+    wait_until("all to be in", LONG, || eds.health().iter().all(|health| health == "HEALTHY"));
+    let (mut worst, writes) = (0.0_f64, eds.writes());
+    let changes = 4 * TRIALS;
+    for trial in 0..changes {
+        let before = eds.inode();
+        let sidecar = &sidecars[trial as usize % sidecars.len()];
+        // Heartbeats of all the others go on, five a second each.
+        pause(Duration::from_millis(7));
+        let said = Instant::now();
+        sidecar.say("write", &word("up", 50, &[]));
+        while eds.inode() == before {
+            assert!(said.elapsed() < LONG, "waited for the file");
+        }
+        worst = worst.max(said.elapsed().as_secs_f64() * 1e3);
+    }
+    bars.note("worst of 100: a change in a fleet of 200, until the file has it", worst, 20.0, "ms");
+    let extra = (eds.writes() - writes) as f64 - f64::from(changes);
+    bars.note("files written beyond one for each of 100 changes", extra, 0.0, "");
+    let pid = eds.process().pid();
+    let before = cpu_time(pid);
+    pause(Duration::from_secs(5));
+    let spent = (cpu_time(pid).saturating_sub(before)).as_secs_f64() / 5.0 * 100.0;
+    bars.note("CPU of 1,000 heartbeats a second from a fleet of 200", spent, 10.0, "%");
 }

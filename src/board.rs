@@ -93,6 +93,8 @@ pub struct Fixed {
     pub nickname: String,
     /// Tells one configuration from another.
     pub config_hash: String,
+    /// How long a look counts.
+    pub freshness: Duration,
 }
 
 /// Until when the last look counts.
@@ -191,6 +193,7 @@ impl Fixed {
             dir: dir.map(|dir| dir.path.display().to_string()),
             nickname: dir.map(|dir| dir.nickname.clone()).unwrap_or_default(),
             config_hash: config.hash(),
+            freshness: config.node.freshness(),
         }
     }
 }

@@ -58,6 +58,11 @@ pub enum Command {
     ///
     /// Prints the keys that have changed. A bad one is refused with its message (exit code 78), and the old one stays.
     Reload(Reload),
+    /// Write the file by which an Envoy on this machine knows a fleet's nodes (EDS).
+    ///
+    /// Follows the sidecars that FILE names, and replaces its `output` when anything changes. Prints
+    /// `listening status ADDRESS`, and `ready` once the file is there. SIGTERM stops it, and leaves the file.
+    Eds(Eds),
     /// Print a balancer's configuration for this one, or look for traps in an existing one.
     Snippet(Snippet),
     /// Print the JSON Schema of the configuration file.
@@ -263,6 +268,14 @@ pub struct Reload {
     /// Where the sidecar is.
     #[command(flatten)]
     pub sidecar: SidecarArgs,
+}
+
+/// Write Envoy's file of nodes.
+#[derive(Args, Debug)]
+pub struct Eds {
+    /// The fleet file: the nodes, their sidecars, and where the output goes.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// Wait until a service would be up.

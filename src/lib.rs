@@ -13,6 +13,7 @@
 //! - [`health`] decides: criteria, damping, verdict. No I/O, no clock.
 //! - [`judge`] is the one task that publishes verdicts, on the [`board`].
 //! - [`serve`] are the listeners, which read the board and nothing else.
+//! - [`fleet`] follows the sidecars of many nodes, and writes the file by which Envoy knows them.
 //! - [`daemon`] puts them together; [`cmd`] are the commands beside it, [`cli`] their words.
 
 pub mod board;
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod cmd;
 pub mod config;
 pub mod daemon;
+pub mod fleet;
 pub mod health;
 pub mod host;
 pub mod judge;

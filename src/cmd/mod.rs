@@ -1,6 +1,7 @@
 //! The commands, one file each: what they print goes to stdout, what went wrong to stderr.
 
 mod check;
+mod eds;
 mod lint;
 mod order;
 mod probe;
@@ -85,6 +86,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Weight(args) => order::run(&args.order, order::What::Weight(args.weight)),
         Command::Clear(args) => order::clear(args),
         Command::Reload(args) => reload::run(args),
+        Command::Eds(args) => eds::run(args),
         Command::Snippet(args) => snippet::run(args),
         Command::Schema => schema::schema(),
         Command::Man { dir } => schema::man(dir.as_deref()),

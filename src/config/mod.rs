@@ -16,9 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
 pub use problem::ConfigError;
-pub(crate) use resolve::is_word;
+pub(crate) use problem::Problems;
+pub(crate) use resolve::{NOT_A_WORD, is_word};
+pub(crate) use units::Whole;
 pub use units::{Address, Addresses};
 
 use crate::health::Rules;
@@ -183,18 +187,8 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         match &sources.file {
             Some(path) => {
-                let name = path.display().to_string();
-                let bytes = read(path).map_err(|why| {
-                    ConfigError::whole(&name, format!("{why}; -c names the configuration file"))
-                })?;
-                if bytes.len() as u64 > FILE_LIMIT {
-                    let message = "larger than 1 MiB; -c names a configuration file in YAML";
-                    return Err(ConfigError::whole(&name, message.to_owned()));
-                }
-                match std::str::from_utf8(&bytes) {
-                    Ok(text) => Self::parse(&name, text, sources),
-                    Err(e) => Err(ConfigError::not_utf8(&name, &bytes, e.valid_up_to())),
-                }
+                let (name, text) = read_text(path)?;
+                Self::parse(&name, &text, sources)
             }
             None => resolve::resolve("", "", &Positions::default(), File::default(), sources),
         }
@@ -206,10 +200,7 @@ impl Config {
     ///
     /// Everything that is wrong with it, each with its place.
     pub fn parse(name: &str, text: &str, sources: &Sources) -> Result<Self, ConfigError> {
-        let positions =
-            Positions::of(text).map_err(|why| ConfigError::unreadable(name, text, why))?;
-        let file: File = serde_yaml::from_str(text)
-            .map_err(|e| ConfigError::shape(name, text, &positions, &e))?;
+        let (positions, file) = shape(name, text)?;
         resolve::resolve(name, text, &positions, file, sources)
     }
 
@@ -263,4 +254,34 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         .and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot read it: {e}"))?;
     Ok(bytes)
+}
+
+/// The name and the text of a configuration file.
+pub(crate) fn read_text(path: &Path) -> Result<(String, String), ConfigError> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|why| {
+        ConfigError::whole(&name, format!("{why}; -c names the configuration file"))
+    })?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        let message = "larger than 1 MiB; -c names a configuration file in YAML";
+        return Err(ConfigError::whole(&name, message.to_owned()));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(e) => {
+            let valid = e.utf8_error().valid_up_to();
+            Err(ConfigError::not_utf8(&name, e.as_bytes(), valid))
+        }
+    }
+}
+
+/// The keys and values of a text, and where each stands.
+pub(crate) fn shape<T: DeserializeOwned>(
+    name: &str,
+    text: &str,
+) -> Result<(Positions, T), ConfigError> {
+    let positions = Positions::of(text).map_err(|why| ConfigError::unreadable(name, text, why))?;
+    let file =
+        serde_yaml::from_str(text).map_err(|e| ConfigError::shape(name, text, &positions, &e))?;
+    Ok((positions, file))
 }

@@ -6,7 +6,7 @@ use saphyr_parser::{Event, Marker, Parser, ScanError};
 
 /// A place in a text; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
 }
@@ -19,7 +19,7 @@ impl From<&Marker> for Position {
 
 /// The positions of every key path, such as `services.write.maxconn` or `listen.agent[1]`.
 #[derive(Debug, Default)]
-pub(super) struct Positions {
+pub(crate) struct Positions {
     keys: HashMap<String, Position>,
     values: HashMap<String, Position>,
 }

@@ -23,7 +23,7 @@ struct Problem {
 }
 
 /// Collects problems, and knows where keys stand.
-pub(super) struct Problems<'a> {
+pub(crate) struct Problems<'a> {
     pub(super) positions: &'a Positions,
     /// Keys whose values came from elsewhere, and that place's name for them.
     pub(super) overridden: &'a [(&'static str, &'static str)],
@@ -31,7 +31,7 @@ pub(super) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         positions: &'a Positions,
         overridden: &'a [(&'static str, &'static str)],
     ) -> Self {
@@ -39,7 +39,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Notes that the value of `key` is wrong.
-    pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, key: &str, message: impl Into<String>) {
         let flag = self.overridden.iter().find(|(path, _)| *path == key);
         let (at, key) = match flag {
             Some((_, flag)) => (None, *flag),
@@ -48,11 +48,11 @@ impl<'a> Problems<'a> {
         self.found.push(Problem { at, key: key.to_owned(), message: message.into() });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    pub(super) fn into_error(mut self, source: &str, text: &str) -> ConfigError {
+    pub(crate) fn into_error(mut self, source: &str, text: &str) -> ConfigError {
         self.found.sort_by_key(|problem| problem.at.map(|at| (at.line, at.column)));
         ConfigError::new(source, text, self.found)
     }
@@ -65,7 +65,7 @@ impl ConfigError {
     }
 
     /// A problem with the file as a whole.
-    pub(super) fn whole(source: &str, message: String) -> Self {
+    pub(crate) fn whole(source: &str, message: String) -> Self {
         Self::new(source, "", vec![Problem { at: None, key: String::new(), message }])
     }
 

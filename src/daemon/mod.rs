@@ -37,10 +37,11 @@ use crate::tahoe::{Measures, Poller, Prober, Timing};
 use gates::Gates;
 use inherited::Inherited;
 use listeners::{Listeners, Sites};
-use parts::Parts;
+pub(crate) use parts::Parts;
 pub use reload::{Outcome, Request as ReloadRequest};
 use room::Room;
-use signals::{Signals, Told};
+pub(crate) use signals::Signals;
+use signals::Told;
 
 /// The configuration makes no sense together with what the service manager has set up.
 #[derive(Debug, thiserror::Error)]
@@ -315,7 +316,7 @@ fn measures(config: &Config) -> Measures {
 }
 
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Every long task.
 #[derive(Debug, Default)]
-pub(super) struct Parts(JoinSet<Ended>);
+pub(crate) struct Parts(JoinSet<Ended>);
 
 /// How a task ended.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ struct Ended {
 
 impl Parts {
     /// Starts a task, whose end is asked for by `end`.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         what: &str,
         end: CancellationToken,
@@ -27,7 +27,7 @@ impl Parts {
     }
 
     /// The same on another runtime.
-    pub(super) fn spawn_on(
+    pub(crate) fn spawn_on(
         &mut self,
         runtime: &Handle,
         what: &str,
@@ -43,7 +43,7 @@ impl Parts {
     }
 
     /// Ends when a task has ended that nobody asked to, and says which.
-    pub(super) async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         loop {
             match self.0.join_next().await {
                 Some(ended) if is_expected(&ended) => {}
@@ -56,7 +56,7 @@ impl Parts {
     }
 
     /// Ends when every task has.
-    pub(super) async fn all_ended(&mut self) {
+    pub(crate) async fn all_ended(&mut self) {
         while self.0.join_next().await.is_some() {}
     }
 }

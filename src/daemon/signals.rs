@@ -5,14 +5,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Registered from the start, so that none is missed.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    pub(super) fn register() -> Result<Self> {
+    pub(crate) fn register() -> Result<Self> {
         let register = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             terminate: register(SignalKind::terminate())?,
@@ -22,7 +22,7 @@ impl Signals {
     }
 
     /// Ends when the sidecar is told to stop, or to read its configuration again.
-    pub(super) async fn next(&mut self) -> Told {
+    pub(crate) async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.terminate.recv() => Told::Stop,
             _ = self.interrupt.recv() => Told::Stop,
@@ -31,14 +31,14 @@ impl Signals {
     }
 
     /// Ends when the sidecar is told to stop.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         while !matches!(self.next().await, Told::Stop) {}
     }
 }
 
 /// What a signal says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Stop,
     Reload,
 }

@@ -14,6 +14,7 @@ use tracing::info;
 use super::accept::Peer;
 use super::http::{Change, Changing, Reply, Site};
 use super::status::StatusSite;
+use super::watch::Watcher;
 use crate::board::Board;
 use crate::config::is_word;
 use crate::daemon::{Outcome, ReloadRequest};
@@ -133,6 +134,10 @@ impl AdminSite {
 impl Site for AdminSite {
     fn get(&self, path: &str, query: &str, peer: Peer) -> Reply {
         self.status.get(path, query, peer)
+    }
+
+    fn watch(&self, path: &str) -> Option<Watcher> {
+        self.status.watch(path)
     }
 
     fn change<'a>(&'a self, change: Change<'a>) -> Option<Changing<'a>> {

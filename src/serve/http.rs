@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::either::Either;
 
 use super::accept::{Peer, Seat, Stream};
+use super::watch::Watcher;
 
 /// How long a kept connection may be idle.
 const IDLE: Duration = Duration::from_mins(15);
@@ -39,6 +40,11 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 pub trait Site: Send + Sync {
     /// The answer to a GET (or, without its body, a HEAD) of this path, for whoever is there.
     fn get(&self, path: &str, query: &str, peer: Peer) -> Reply;
+
+    /// Who answers a GET of this path for as long as it is read; `None` where an answer has an end.
+    fn watch(&self, _path: &str) -> Option<Watcher> {
+        None
+    }
 
     /// The answer to any other method; `None` where nothing can be changed.
     fn change<'a>(&'a self, _change: Change<'a>) -> Option<Changing<'a>> {
@@ -155,6 +161,9 @@ pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Sit
         };
         out.clear();
         let (head, rest) = buffer.split_at_checked(header).unwrap_or_default();
+        if let Some(watcher) = watcher(head, &*site) {
+            return watcher.serve(&mut stream, &seat).await;
+        }
         let kept = if let Some(reply) = changed(head, rest, &mut stream, &*site).await {
             reply.write(&mut out, true, true);
             false
@@ -292,6 +301,12 @@ impl<'a> Request<'a> {
         let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
         Some(Self { method: request.method?, path, query, length, keep })
     }
+}
+
+/// Who answers a request that is for as long as it is read.
+fn watcher(head: &[u8], site: &dyn Site) -> Option<Watcher> {
+    let request = Request::parse(head).filter(|request| request.method == "GET")?;
+    site.watch(request.path)
 }
 
 /// The answer to a request that changes something; `None` where there is none, or nothing to change.

@@ -15,6 +15,7 @@ pub mod http;
 mod page;
 mod question;
 pub mod status;
+pub mod watch;
 mod words;
 
 pub use health::HealthSite;

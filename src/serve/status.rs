@@ -16,6 +16,7 @@ use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
 use super::page;
+use super::watch::{Watcher, Watchers};
 use crate::board::{Board, Table};
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
@@ -29,6 +30,7 @@ pub struct StatusSite {
     gates: Gates,
     rulings: watch::Receiver<Arc<Ruling>>,
     reloaded: ArcSwapOption<(Moment, Outcome)>,
+    watchers: Watchers,
 }
 
 /// The gates that run, each with the address that it has.
@@ -43,6 +45,7 @@ impl StatusSite {
             gates,
             rulings,
             reloaded: ArcSwapOption::empty(),
+            watchers: Watchers::default(),
         }
     }
 
@@ -74,8 +77,20 @@ impl Site for StatusSite {
             }
             "/" => page::page(self.board(), &Status::of(self)),
             "/style.css" => page::style(),
+            // Asked for by HEAD, or while all places are taken.
+            "/v1/watch" if self.watchers.has_room() => {
+                Reply::new(200, "text/event-stream", &[], "")
+            }
+            "/v1/watch" => {
+                let detail = "as many watch this sidecar as may; ask again later";
+                Reply::json(503, &json!({"status": 503, "title": "full", "detail": detail}))
+            }
             _ => self.health.get(path, query, peer),
         }
+    }
+
+    fn watch(&self, path: &str) -> Option<Watcher> {
+        (path == "/v1/watch").then(|| self.watchers.admit(Arc::clone(&self.health.board)))?
     }
 }
 

@@ -19,6 +19,7 @@
 
 pub mod cut;
 pub mod detour;
+pub mod eds;
 pub mod envoy;
 pub mod fake;
 pub mod forwarder;

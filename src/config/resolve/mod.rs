@@ -234,7 +234,7 @@ impl Resolver<'_> {
     }
 }
 
-const NOT_A_WORD: &str = "a name has letters, digits, `-`, `_` and `.`, at most 64";
+pub(crate) const NOT_A_WORD: &str = "a name has letters, digits, `-`, `_` and `.`, at most 64";
 
 /// Whether a name can stand in a question, a path and a metric's label.
 pub(crate) fn is_word(name: &str) -> bool {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod convergence;
+mod eds;
 mod examples;
 mod failclosed;
 pub(crate) mod farm;
