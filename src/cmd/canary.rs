@@ -28,7 +28,8 @@ pub(super) fn create(args: &cli::CanaryCreate) -> Result<u8, Failure> {
         .mode(0o600)
         .open(out)
         .with_context(|| format!("cannot make {}; name a new file", out.display()))?;
-    let made = runtime()?.block_on(timeout(TIME, create_canaries(&lookout::way(&config))));
+    let way = lookout::way(&config);
+    let made = runtime()?.block_on(async { timeout(TIME, create_canaries(&way)).await });
     let node = &config.node.target;
     let written = match made {
         Ok(Ok(text)) => {

@@ -50,7 +50,7 @@ fn finding(hcf: &Hcf, service: &str, criterion: &str) -> (bool, String) {
 
 #[test]
 fn canaries_prove_reading_and_writing_and_show_no_capability() {
-    let mut grid = Grid::builder().gateways(1).start();
+    let mut grid = Grid::builder().storage(3).shares(2, 3, 3).gateways(1).start();
     grid.wait_ready();
     let folder = place::folder("caps");
     let caps = folder.path().join("gw1.caps");
@@ -69,7 +69,7 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
     let services = format!(
         "services:\n  read:\n    criteria:\n      servers: {{min: 1}}\n      \
          canary_read: {{cap_file: {path}, every: 1s, timeout: 20s}}\n  write:\n    criteria:\n      \
-         servers: {{min: 3}}\n      canary_write: {{cap_file: {path}, every: 1s, timeout: 40s}}\n"
+         servers: {{min: 2}}\n      canary_write: {{cap_file: {path}, every: 1s, timeout: 40s}}\n"
     );
     let text = config(&grid.gateways[0], &services);
     let file = folder.path().join("hcf.yaml");
@@ -89,15 +89,13 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
     let waited = probe(&["wait", "--timeout=60s"]);
     assert_eq!(waited.exit, 0, "{waited:?}");
 
-    // Two are gone: the three that are left are enough for the criterion, and too few for an upload.
-    grid.storage[3].kill();
-    grid.storage[4].kill();
+    // One is gone: the two that are left are enough for the criterion, and too few for an upload.
+    grid.storage[2].kill();
     expect(&hcf, "write\n", "#canary-write: the upload reached too few servers");
     assert!(finding(&hcf, "write", "servers").0);
     expect(&hcf, "read\n", "up ready 100%\n");
     // One is left, with too few shares.
     grid.storage[1].kill();
-    grid.storage[2].kill();
     expect(&hcf, "read\n", "#canary-read: too few shares");
     assert!(finding(&hcf, "read", "servers").0);
     said.extend([probe(&["probe"]), probe(&["probe", "--json"])].map(|run| {
@@ -155,7 +153,8 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
 
 #[test]
 fn a_canary_hangs_where_the_status_page_says_connected_and_none_follows_it() {
-    let mut grid = Grid::builder().gateways(1).protocol(Protocol::Foolscap).start();
+    let mut grid =
+        Grid::builder().storage(3).shares(2, 3, 3).gateways(1).protocol(Protocol::Foolscap).start();
     grid.wait_ready();
     let folder = place::folder("caps");
     let caps = folder.path().join("gw1.caps");
@@ -182,7 +181,7 @@ fn a_canary_hangs_where_the_status_page_says_connected_and_none_follows_it() {
     });
     let (passes, text) = finding(&hcf, "read", "servers");
     assert!(passes, "the node believes in all of them: {text}");
-    assert_eq!(grid.gateways[0].connected(), 5);
+    assert_eq!(grid.gateways[0].connected(), 3);
     assert_eq!(active(&grid.gateways[0]), 1);
     for node in &grid.storage[1..] {
         node.cont();
@@ -208,7 +207,7 @@ fn grid_manager(dir: &Path, words: &[&str]) -> String {
 
 #[test]
 fn servers_count_as_blessed_when_a_grid_manager_certifies_them() {
-    let mut grid = Grid::builder().gateways(1).start();
+    let mut grid = Grid::builder().storage(3).shares(2, 3, 3).gateways(1).start();
     grid.wait_ready();
     let folder = place::folder("manager");
     let manager: PathBuf = folder.path().join("manager");
@@ -226,7 +225,7 @@ fn servers_count_as_blessed_when_a_grid_manager_certifies_them() {
         node.term();
         node.start();
     };
-    for at in 0..3 {
+    for at in 0..2 {
         certify(&mut grid, at);
     }
     let gateway = &mut grid.gateways[0].node;
@@ -246,13 +245,13 @@ fn servers_count_as_blessed_when_a_grid_manager_certifies_them() {
     let hcf = Hcf::configured(&config(&grid.gateways[0], services), &[]);
     let line = wait_line(&hcf, "write\n", "down ready 100% #blessed-missing: ");
     assert!(
-        line.contains("3 usable servers with a grid manager's certificate, 4 needed"),
+        line.contains("2 usable servers with a grid manager's certificate, 3 needed"),
         "{line}"
     );
     let (passes, text) = finding(&hcf, "write", "servers");
-    assert!(passes && text.starts_with("5 "), "{text}");
+    assert!(passes && text.starts_with("3 "), "{text}");
 
-    certify(&mut grid, 3);
+    certify(&mut grid, 2);
     wait_line(&hcf, "write\n", "up ready 100%\n");
     let made = create(&grid.gateways[0], &caps);
     assert_eq!(made.exit, 0, "{made:?}");
