@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use data_encoding::{Encoding, Specification};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::Deserialize;
+use serde_yaml::Value;
 
 /// A grid manager's public key, as `tahoe.cfg` has it: `pub-v0-…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,19 +95,24 @@ impl Certificates {
         let mut text = String::new();
         fs::File::open(file).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
         let announced: Announced = serde_yaml::from_str(&text).ok()?;
+        // What one server announces must not hide the others, so each is read by itself.
+        let entry = |value: Value| serde_yaml::from_value::<Entry>(value).ok();
         let announcements: Vec<(String, Announcement)> = match announced {
             Announced::Cache(None) => Vec::new(),
             Announced::Cache(Some(list)) => {
-                list.into_iter().filter_map(|entry| Some((entry.key_s?, entry.ann))).collect()
+                let entries = list.into_iter().filter_map(entry);
+                entries.filter_map(|entry| Some((entry.key_s?, entry.ann))).collect()
             }
             Announced::Static(file) => {
-                file.storage.into_iter().map(|(id, entry)| (id, entry.ann)).collect()
+                let entries = file.storage.into_iter();
+                entries.filter_map(|(id, value)| Some((id, entry(value)?.ann))).collect()
             }
         };
         for (id, announcement) in announcements {
             let id = id.strip_prefix("pub-").unwrap_or(&id);
-            for certificate in announcement.certificates {
-                if let Some(end) = certificate.end(&self.keys, id) {
+            for value in announcement.certificates {
+                let certificate = serde_yaml::from_value::<Certificate>(value).ok();
+                if let Some(end) = certificate.and_then(|one| one.end(&self.keys, id)) {
                     let last = until.entry(id.into()).or_insert(end);
                     *last = end.max(*last);
                 }
@@ -120,14 +126,14 @@ impl Certificates {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Announced {
-    Cache(Option<Vec<Entry>>),
+    Cache(Option<Vec<Value>>),
     Static(Written),
 }
 
 #[derive(Deserialize)]
 struct Written {
     #[serde(default)]
-    storage: BTreeMap<String, Entry>,
+    storage: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +145,7 @@ struct Entry {
 #[derive(Deserialize)]
 struct Announcement {
     #[serde(rename = "grid-manager-certificates", default)]
-    certificates: Vec<Certificate>,
+    certificates: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -173,5 +179,78 @@ impl Certificate {
         let time =
             signed.expires.strip_suffix("+00:00").or_else(|| signed.expires.strip_suffix('Z'));
         humantime::parse_rfc3339(&format!("{}Z", time?)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a gateway of a real grid kept of three servers that a grid manager had certified.
+    const CACHE: &str = include_str!("../../tests/data/tahoe/grid-manager-cache.yaml");
+    const KEY: &str = "pub-v0-6s6sm4c65bnnlefpbfdquvy4wpgdsp73dvhz47rwunjrwd4ipeha";
+    const ONE: &str = "v0-ophmyvmumu7ifsiks527u3ribp2divzjcwulpgkdgc3zpvlgj6ja";
+    const TWO: &str = "v0-nakpopu3qfnfkowgfnt5ciozswuafhbd2d2nvciemvuqgzkd2m6q";
+
+    fn valid(file: &str, text: &str, key: &str, now: &str) -> Option<Vec<Box<str>>> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("private")).unwrap();
+        fs::write(dir.path().join("private").join(file), text).unwrap();
+        let keys = vec![ManagerKey::parse(key).unwrap()];
+        let now = humantime::parse_rfc3339(now).unwrap();
+        Certificates::new(dir.path(), keys).valid(now)
+    }
+
+    fn count(text: &str, key: &str, now: &str) -> Option<usize> {
+        valid("introducer_lab_cache.yaml", text, key, now).map(|ids| ids.len())
+    }
+
+    #[test]
+    fn certificates_count_until_they_expire() {
+        assert_eq!(count(CACHE, KEY, "2026-12-24T13:22:28Z"), Some(3));
+        assert_eq!(count(CACHE, KEY, "2026-12-24T13:22:29Z"), Some(2));
+        assert_eq!(count(CACHE, KEY, "2026-12-24T13:22:45Z"), Some(0));
+    }
+
+    #[test]
+    fn certificates_count_only_as_they_were_signed_and_for_whom() {
+        let now = "2026-12-01T00:00:00Z";
+        let count = |text: &str, key: &str| count(text, key, now);
+        let longer = CACHE.replacen("2026-12-24", "2036-12-24", 1);
+        assert_eq!(count(&longer, KEY), Some(2), "a date was changed");
+        assert_eq!(count(CACHE, &KEY.replace("6s6sm", "6s6sn")), Some(0), "another manager's");
+        let taken = CACHE.replace(&format!("key_s: {ONE}"), "key_s: v0-somebodyelse");
+        assert_eq!(count(&taken, KEY), Some(2), "a certificate of another server's");
+        assert_ne!(longer, CACHE);
+        assert_ne!(taken, CACHE);
+    }
+
+    #[test]
+    fn what_one_server_announces_does_not_hide_the_others() {
+        let now = "2026-12-01T00:00:00Z";
+        for senseless in [
+            "- 7\n",
+            "- {key_s: v0-x, ann: {grid-manager-certificates: 7}}\n",
+            "- {key_s: v0-x, ann: {grid-manager-certificates: [7, {certificate: 7}]}}\n",
+            "- {key_s: v0-x, ann: {grid-manager-certificates: [{certificate: '{}', signature: '!'}]}}\n",
+            "- {ann: {}}\n",
+        ] {
+            assert_eq!(count(&format!("{senseless}{CACHE}"), KEY, now), Some(3), "{senseless}");
+        }
+        assert_eq!(count("", KEY, now), Some(0));
+        assert_eq!(count("{", KEY, now), None);
+    }
+
+    #[test]
+    fn servers_that_are_written_down_count_too() {
+        let now = "2026-12-01T00:00:00Z";
+        let second = CACHE.split("- ann:").nth(3).unwrap();
+        let second = second.split("  key_s:").next().unwrap();
+        let text = format!("storage:\n  {TWO}:\n    ann:\n{}", second.replace("\n  ", "\n    "));
+        assert_eq!(valid("servers.yaml", &text, KEY, now), Some(vec![TWO.into()]), "{text}");
+        assert_eq!(valid("other.yaml", &text, KEY, now), Some(Vec::new()));
+        assert!(
+            Certificates::new(Path::new("/nowhere"), Vec::new()).valid(SystemTime::now()).is_none()
+        );
     }
 }
