@@ -501,7 +501,7 @@ mod tests {
         let canary = |cap_file: &str| Canary {
             kind: Proof::Write,
             cap_file: cap_file.into(),
-            every: Duration::from_secs(60),
+            every: Duration::from_mins(1),
             timeout: Duration::from_secs(20),
         };
         let tried = |age, outcome| {

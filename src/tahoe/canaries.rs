@@ -34,15 +34,15 @@ pub struct Plan {
 
 /// What each canary last came to, and when; never one that has not ended.
 #[derive(Clone, Debug, Default)]
-pub struct Results(Arc<BTreeMap<Canary, (Moment, Result<(), Mishap>)>>);
+pub struct Results(Arc<BTreeMap<Canary, Ended>>);
+
+/// When one ended, and how.
+type Ended = (Moment, Result<(), Mishap>);
 
 impl Results {
     /// The results as facts.
     pub(super) fn facts(&self, now: Moment) -> Vec<(Canary, Tried)> {
-        let tried = |(at, outcome): &(Moment, Result<(), Mishap>)| Tried {
-            age: now.since(*at),
-            outcome: outcome.clone(),
-        };
+        let tried = |(at, outcome): &Ended| Tried { age: now.since(*at), outcome: outcome.clone() };
         self.0.iter().map(|(canary, result)| (canary.clone(), tried(result))).collect()
     }
 

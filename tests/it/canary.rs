@@ -16,7 +16,7 @@ use crate::lab::wait::{LONG, wait_for, wait_until};
 use crate::program::hcf as run;
 
 /// The secret part of a capability; nobody but the node may see it.
-pub(crate) const SECRET: &str = "krugkidfnzsc4krugkidfnzsc4";
+const SECRET: &str = "krugkidfnzsc4krugkidfnzsc4";
 
 /// A file with a capability to read and one to write.
 struct CapFile {
@@ -54,7 +54,7 @@ enum Say {
 }
 
 struct Node {
-    node: FakeNode,
+    fake: FakeNode,
     say: Arc<Mutex<Say>>,
     /// The first lines of what canaries asked.
     asked: Arc<Mutex<Vec<String>>>,
@@ -71,7 +71,7 @@ impl Node {
             let say = say_.lock().unwrap().clone();
             answer(stream, &line, head, body, &say)
         });
-        Self { node, say, asked }
+        Self { fake: node, say, asked }
     }
 
     fn say(&self, say: Say) {
@@ -99,7 +99,7 @@ fn answer(stream: &mut TcpStream, line: &str, head: &str, body: &[u8], say: &Say
 
 /// An hcf beside this node whose service `read` has this canary, quickly.
 fn beside(node: &Node, caps: &Path, more: &str) -> Hcf {
-    let (url, caps) = (node.node.url(), caps.display());
+    let (url, caps) = (node.fake.url(), caps.display());
     let config = format!(
         "node: {{url: \"{url}\", every: 100ms, timeout: 1s}}\nservices:\n  read:\n    criteria:\n      \
          canary_read: {{cap_file: {caps}, every: 1s, timeout: 2s{more}}}\n"
@@ -155,7 +155,7 @@ fn a_canary_reads_no_more_than_a_mebibyte() {
 fn a_write_that_reads_back_as_something_else_fails() {
     let caps = CapFile::new();
     let node = Node::start(Say::Body(b"a lie".to_vec()));
-    let (url, path) = (node.node.url(), caps.path());
+    let (url, path) = (node.fake.url(), caps.path());
     let hcf = Hcf::configured(
         &format!(
             "node: {{url: \"{url}\", every: 100ms}}\nservices: {{read: {{criteria: \
@@ -175,7 +175,7 @@ fn a_write_that_reads_back_as_something_else_fails() {
 fn a_hang_is_a_result_and_no_other_canary_starts_meanwhile() {
     let caps = CapFile::new();
     let node = Node::start(Say::Body(b"first".to_vec()));
-    let (url, path) = (node.node.url(), caps.path());
+    let (url, path) = (node.fake.url(), caps.path());
     let canary = |timeout| {
         format!("canary_read: {{cap_file: {}, every: 1s, timeout: {timeout}}}", path.display())
     };
@@ -204,7 +204,7 @@ fn a_hang_is_a_result_and_no_other_canary_starts_meanwhile() {
     node.say(Say::Body(b"first".to_vec()));
     wait_until("a look", LONG, || ask(hcf.agent(), "read\n").starts_with("down "));
     assert_eq!(node.asked(), before, "it waits for the hung one");
-    node.node.hang_up();
+    node.fake.hang_up();
     wait(&hcf, "up ready 100%");
 }
 
