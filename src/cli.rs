@@ -65,6 +65,9 @@ pub enum Command {
     Eds(Eds),
     /// Print a balancer's configuration for this one, or look for traps in an existing one.
     Snippet(Snippet),
+    /// Files that prove what the node can do.
+    #[command(subcommand)]
+    Canary(Canary),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the manual page, or write all of them.
@@ -308,6 +311,28 @@ pub struct Status {
     /// How long the answer may take.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+}
+
+/// Files that prove what the node can do.
+#[derive(Debug, Subcommand)]
+pub enum Canary {
+    /// Make a file to read and one to write, through the node.
+    ///
+    /// Their capabilities go into a new file that only its owner may read, for `cap_file` of the criteria
+    /// `canary_read` and `canary_write`. Run it as the user that hcf runs as, once for each gateway: two
+    /// that overwrite one file disturb each other.
+    Create(CanaryCreate),
+}
+
+/// Make a file to read and one to write.
+#[derive(Args, Debug)]
+pub struct CanaryCreate {
+    /// Where the configuration comes from, which says where the node is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The new file for the capabilities.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Print a balancer's configuration, or look for traps in one.

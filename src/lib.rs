@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - [`config`] reads what the operator wants, and checks it as a whole.
-//! - [`tahoe`] is all that knows Tahoe-LAFS: it looks at the node and says what it saw.
+//! - [`tahoe`] is all that knows Tahoe-LAFS: it looks at the node and says what it saw, and [`lookout`]
+//!   says at what.
 //! - [`health`] decides: criteria, damping, verdict. No I/O, no clock.
 //! - [`judge`] is the one task that publishes verdicts, on the [`board`].
 //! - [`serve`] are the listeners, which read the board and nothing else.
@@ -27,6 +28,7 @@ pub mod health;
 pub mod host;
 pub mod judge;
 pub mod log;
+pub mod lookout;
 pub mod overrides;
 pub mod serve;
 pub mod systemd;

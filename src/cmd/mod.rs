@@ -1,5 +1,6 @@
 //! The commands, one file each: what they print goes to stdout, what went wrong to stderr.
 
+mod canary;
 mod check;
 mod eds;
 mod lint;
@@ -18,7 +19,7 @@ mod wait;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use crate::config::{Config, ConfigError, Sources};
 
 /// The exit codes that every command shares.
@@ -88,6 +89,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Reload(args) => reload::run(args),
         Command::Eds(args) => eds::run(args),
         Command::Snippet(args) => snippet::run(args),
+        Command::Canary(cli::Canary::Create(args)) => canary::create(args),
         Command::Schema => schema::schema(),
         Command::Man { dir } => schema::man(dir.as_deref()),
         Command::Completions { shell } => schema::completions(*shell),

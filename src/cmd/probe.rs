@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::report::Report;
 use super::{Failure, load, print, runtime};
@@ -11,16 +12,19 @@ use crate::cli;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::{Damping, Observation, Orders, Rules, ServiceJudge};
-use crate::tahoe::Prober;
+use crate::lookout;
+use crate::tahoe::Canaries;
 
 pub(super) fn run(args: &cli::Probe) -> Result<u8, Failure> {
     let config = load(&args.config.sources())?;
     let (clock, look) = runtime()?.block_on(async {
         let clock = Clock::start();
-        let node = &config.node;
-        let (target, dir) = (node.target.clone(), node.dir.as_ref());
-        let mut prober = Prober::new(target, dir, node.overridden, node.timeout, clock);
-        (clock, prober.look().await)
+        let (_plan, planned) = watch::channel(lookout::plan(&config));
+        let (mut canaries, results) = Canaries::new(clock, planned);
+        canaries.round().await;
+        // Nothing else is waited for.
+        drop(canaries);
+        (clock, lookout::prober(&config, clock, results).look().await)
     });
     let answer = judge(&config, clock, &look);
     let (report, value) = Report::read(answer, args.service.as_deref())?;

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, exit, load, print, runtime};
 use crate::cli;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::{Orders, ServiceJudge, State, Verdict};
-use crate::tahoe::Prober;
+use crate::lookout;
+use crate::tahoe::Canaries;
 
 pub(super) fn run(args: &cli::Wait) -> Result<u8, Failure> {
     let config = load(&args.config.sources())?;
@@ -36,8 +40,11 @@ pub(super) fn run(args: &cli::Wait) -> Result<u8, Failure> {
 /// Looks until the service is up or the time is over, and returns the last verdict.
 async fn watch(config: &Config, clock: Clock, mut judge: ServiceJudge, time: Duration) -> Verdict {
     let node = &config.node;
-    let (target, dir) = (node.target.clone(), node.dir.as_ref());
-    let mut prober = Prober::new(target, dir, node.overridden, node.timeout, clock);
+    let (_plan, planned) = watch::channel(lookout::plan(config));
+    let (canaries, results) = Canaries::new(clock, planned);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(canaries.run(CancellationToken::new()));
+    let mut prober = lookout::prober(config, clock, results);
     let deadline = Instant::now() + time;
     let none = Orders::default();
     loop {

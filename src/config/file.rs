@@ -119,6 +119,16 @@ pub struct Criteria {
     /// The status page answers quickly, on a moving average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<OrOff<Latency>>,
+    /// The node's temporary directory has room; a full one breaks uploads of 1 MiB and more while all else
+    /// looks well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spool: Option<OrOff<Spool>>,
+    /// A file was read through the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_read: Option<OrOff<CanaryRead>>,
+    /// A file was uploaded through the node, and a mutable one overwritten and read back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_write: Option<OrOff<CanaryWrite>>,
 }
 
 /// What a service's weight is made of, each part a straight line from all of it at `full` to `min` at `zero`.
@@ -217,7 +227,12 @@ pub struct Blessed {
     /// A file with one id a line; `#` starts a comment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// How many of them are enough; all unless set.
+    /// In place of a list: those that hold a valid certificate of one of the grid managers in the node's
+    /// `tahoe.cfg`. Needs `node.dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid_manager: Option<bool>,
+    /// How many of them are enough; unless set, all of a list, and with `grid_manager` the node's
+    /// `shares.happy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<Whole>,
     /// What happens when too few are usable; `down` unless set.
@@ -233,6 +248,59 @@ pub struct Latency {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<Span>,
     /// What happens beyond; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// The node's temporary directory has room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// The free space that is enough; `1GiB` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_free: Option<Size>,
+    /// What happens below; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// A file was read through the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CanaryRead {
+    /// A file with its capability, which nobody but hcf's user may read (mode 0600); `hcf canary create`
+    /// makes one. Must be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap_file: Option<PathBuf>,
+    /// The SHA-256, in hexadecimal, of what must be read; unless set, of what this sidecar read first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// How often; `30s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// What takes longer has failed; `10s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// What happens when it fails; `down` unless set.
+    #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Else>,
+}
+
+/// A file was uploaded through the node, and a mutable one overwritten and read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CanaryWrite {
+    /// A file with the capability to write a mutable file that no other gateway writes, otherwise as for
+    /// `canary_read`; the same file may serve both. Must be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap_file: Option<PathBuf>,
+    /// How often; `1m` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+    /// What takes longer has failed; `20s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// What happens when it fails; `down` unless set.
     #[serde(rename = "else", skip_serializing_if = "Option::is_none")]
     pub otherwise: Option<Else>,
 }

@@ -171,6 +171,8 @@ pub struct Sources {
     pub status: Option<Addresses>,
     /// Where the admin socket is unless the file says so; `None` for nowhere.
     pub socket: Option<PathBuf>,
+    /// A file of capabilities that is about to be made, so that it need not be there yet.
+    pub new_caps: Option<PathBuf>,
     /// Where state is kept unless the file says so; `None` for nowhere.
     pub state_dir: Option<PathBuf>,
 }

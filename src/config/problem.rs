@@ -58,9 +58,25 @@ impl<'a> Problems<'a> {
     }
 }
 
+/// The text with the secret part of each capability left out: one may stand in the place of its file.
+fn without_caps(text: &str) -> String {
+    let mut parts = text.split("URI:");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_secret = |c: char| c.is_ascii_alphanumeric() || ":-%_".contains(c);
+        let rest = part.trim_start_matches(is_secret);
+        shown.push_str(if rest.len() < part.len() { "URI:…" } else { "URI:" });
+        shown.push_str(rest);
+    }
+    shown
+}
+
 impl ConfigError {
-    fn new(source: &str, text: &str, problems: Vec<Problem>) -> Self {
-        let lines = text.lines().map(str::to_owned).collect();
+    fn new(source: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        let lines = text.lines().map(without_caps).collect();
+        for Problem { key, message, .. } in &mut problems {
+            (*key, *message) = (without_caps(key), without_caps(message));
+        }
         Self { source: source.to_owned(), lines, problems }
     }
 

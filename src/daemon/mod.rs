@@ -30,10 +30,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Say, Shutdown, Sources};
 use crate::health::{Observation, Stop};
 use crate::judge::{Inbox, Judge, Memory};
+use crate::lookout;
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
 use crate::serve::accept::Hall;
 use crate::systemd::Systemd;
-use crate::tahoe::{Measures, Poller, Prober, Timing};
+use crate::tahoe::{Canaries, Plan, Poller, Results, Timing};
 use gates::Gates;
 use inherited::Inherited;
 use listeners::{Listeners, Sites};
@@ -92,6 +93,9 @@ struct Sidecar {
     /// Ends the present poller.
     poller: CancellationToken,
     looks: mpsc::Sender<Observation>,
+    /// What canaries are to do, and what they came to.
+    plan: watch::Sender<Plan>,
+    results: watch::Receiver<Results>,
     configs: mpsc::Sender<(Arc<Config>, oneshot::Sender<()>)>,
     stopping: watch::Sender<Option<Stop>>,
     /// What the judge knew at its end.
@@ -165,6 +169,9 @@ impl Sidecar {
             let _ = knew.send(judge.run(inbox).await);
         });
         parts.spawn("the keeper of overrides", stop.clone(), keeper.run(stop.clone()));
+        let (plan, planned) = watch::channel(lookout::plan(&config));
+        let (canaries, results) = Canaries::new(clock, planned);
+        parts.spawn("the canaries", stop.clone(), canaries.run(stop.clone()));
         let (reload, reloads) = mpsc::channel(8);
         if let Some(file) = &sources.file {
             let watching = reload::watch(file.clone(), reload.clone(), stop.clone());
@@ -183,6 +190,8 @@ impl Sidecar {
             systemd,
             parts,
             looks,
+            plan,
+            results,
             configs,
             stopping,
             memory: Some(memory),
@@ -205,7 +214,10 @@ impl Sidecar {
     fn look(&mut self) {
         self.poller.cancel();
         self.poller = self.shared.stop.child_token();
-        let poller = poller(&self.config, self.shared.clock, self.looks.clone());
+        let clock = self.shared.clock;
+        let prober = lookout::prober(&self.config, clock, self.results.clone());
+        let poller =
+            Poller { prober, timing: timing(&self.config), observations: self.looks.clone() };
         self.parts.spawn("the poller", self.poller.clone(), poller.run(self.poller.clone()));
     }
 
@@ -295,24 +307,9 @@ async fn keeper(dir: Option<PathBuf>) -> Result<(Keeper, Desk, watch::Receiver<A
     Ok(tokio::task::spawn_blocking(open).await??)
 }
 
-fn poller(config: &Config, clock: Clock, observations: mpsc::Sender<Observation>) -> Poller {
-    let node = &config.node;
+fn timing(config: &Config) -> Timing {
     let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
-    let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
-    let prober =
-        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock)
-            .measuring(measures(config));
-    Poller { prober, timing, observations }
-}
-
-/// What any service's weight is made of.
-fn measures(config: &Config) -> Measures {
-    let mut measures = Measures::default();
-    for weighing in config.services.iter().filter_map(|service| service.rules.weighing.as_ref()) {
-        measures.host |= weighing.load.is_some();
-        measures.node |= weighing.node.is_some();
-    }
-    measures
+    Timing { every: config.node.every, rise: rises.max().unwrap_or(1) }
 }
 
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.

@@ -19,6 +19,7 @@ use super::room::Room;
 use super::{Sidecar, Unfit};
 use crate::config::{Config, ConfigError};
 use crate::log;
+use crate::lookout;
 
 /// Somebody asks to read the configuration again, and waits for what came of it.
 pub type Request = oneshot::Sender<Outcome>;
@@ -122,6 +123,12 @@ impl Sidecar {
         self.gates.open(ports, &config, &self.shared, &mut self.parts);
         self.listeners.open(sockets, room, &self.shared, &mut self.parts);
         self.listeners.close_others(&config);
+        let plan = lookout::plan(&config);
+        self.plan.send_if_modified(|old| {
+            let other = *old != plan;
+            *old = plan;
+            other
+        });
         // At once, so that what the new criteria say is not a look away.
         self.look();
         let keys = changed(&old, &config);

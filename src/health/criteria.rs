@@ -8,7 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Code, Facts, Level, Link, Server};
+use super::{Canary, Code, Facts, Level, Link, Server};
 
 /// What a failing criterion does to its service; the worst one wins.
 #[derive(
@@ -67,8 +67,8 @@ pub enum Rule {
     },
     /// The blessed storage servers are usable.
     Blessed {
-        /// Their ids.
-        ids: Vec<Box<str>>,
+        /// Which ones.
+        who: Chosen,
         /// How many of them are enough.
         min: NonZeroUsize,
     },
@@ -77,6 +77,22 @@ pub enum Rule {
         /// The limit.
         max: Duration,
     },
+    /// The node's temporary directory has room.
+    Spool {
+        /// How many free bytes are enough.
+        min_free: u64,
+    },
+    /// A canary ended well, and not long ago.
+    Canary(Canary),
+}
+
+/// Which storage servers are blessed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// Those with these ids.
+    Ids(Vec<Box<str>>),
+    /// Those that a grid manager of the node's certifies.
+    Certified,
 }
 
 /// A number of servers, and whether somebody meant it.
@@ -112,7 +128,8 @@ pub struct Finding {
 /// A criterion's name, as in the configuration.
 type Name = &'static str;
 
-const NAMES: [Name; 4] = ["servers", "introducers", "blessed", "latency"];
+const NAMES: [Name; 7] =
+    ["servers", "introducers", "blessed", "latency", "spool", "canary_read", "canary_write"];
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -129,8 +146,11 @@ impl Criterion {
             Rule::Servers { min, min_space, silence } => {
                 self.servers(facts, min, *min_space, *silence)
             }
-            Rule::Blessed { ids, min } => self.blessed(facts, ids, *min),
+            Rule::Blessed { who: Chosen::Ids(ids), min } => self.blessed(facts, ids, *min),
+            Rule::Blessed { who: Chosen::Certified, min } => self.certified(facts, *min),
             Rule::Latency { max } => self.latency(latency, *max),
+            Rule::Spool { min_free } => self.spool(facts.spool, *min_free),
+            Rule::Canary(canary) => self.canary(facts, canary),
         }
     }
 
@@ -199,14 +219,8 @@ impl Criterion {
     }
 
     fn blessed(&self, facts: &Facts, ids: &[Box<str>], min: NonZeroUsize) -> Finding {
-        let usable = |id: &str| {
-            let found = facts.servers.binary_search_by(|server| (*server.id).cmp(id));
-            found
-                .ok()
-                .and_then(|at| facts.servers.get(at))
-                .is_some_and(|s| s.lack(0, None).is_none())
-        };
-        let missing: Vec<&str> = ids.iter().map(|id| &**id).filter(|id| !usable(id)).collect();
+        let missing: Vec<&str> =
+            ids.iter().map(|id| &**id).filter(|id| !facts.can_use(id)).collect();
         let found = ids.len() - missing.len();
         let mut text = format!("{found} of {} blessed servers usable, {min} needed", ids.len());
         for (n, id) in missing.iter().take(3).enumerate() {
@@ -217,6 +231,67 @@ impl Criterion {
             let _ = write!(text, " and {} more", missing.len() - 3);
         }
         self.counted("blessed", Code::BlessedMissing, found, min.get(), text)
+    }
+
+    fn certified(&self, facts: &Facts, min: NonZeroUsize) -> Finding {
+        let Some(ids) = &facts.certified else {
+            let text = "the announcements that the node keeps cannot be read".to_owned();
+            return self.counted("blessed", Code::BlessedUnknown, 0, min.get(), text);
+        };
+        let found = ids.iter().filter(|id| facts.can_use(id)).count();
+        let text =
+            format!("{found} usable servers with a grid manager's certificate, {min} needed");
+        self.counted("blessed", Code::BlessedMissing, found, min.get(), text)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "free space is shown, and held as a whole number"
+    )]
+    fn spool(&self, free: Option<u64>, min_free: u64) -> Finding {
+        // No figure for what is free: it moves with every look, and a reason should stand still.
+        let (pass, code, text) = match free {
+            Some(free) if free >= min_free => (true, Code::SpoolFull, "has room"),
+            Some(_) => (false, Code::SpoolFull, "has too little room for uploads"),
+            None => (false, Code::SpoolUnknown, "cannot be asked how much room it has"),
+        };
+        Finding {
+            criterion: "spool",
+            pass,
+            code,
+            otherwise: self.otherwise,
+            observed: free.unwrap_or(0) as f64,
+            threshold: min_free as f64,
+            text: format!("the node's temporary directory {text}"),
+        }
+    }
+
+    fn canary(&self, facts: &Facts, canary: &Canary) -> Finding {
+        let limit = canary.freshness();
+        let (failed, unknown) = canary.codes();
+        let tried =
+            facts.canaries.iter().find(|(known, _)| known == canary).map(|(_, tried)| tried);
+        let (pass, code, text) = match tried {
+            None => (false, unknown, "no canary has ended yet".to_owned()),
+            Some(tried) => match &tried.outcome {
+                // It stays what it is until another one ends.
+                Err(mishap) => (false, failed, mishap.to_string()),
+                Ok(()) if tried.age > limit => {
+                    let limit = humantime::format_duration(limit);
+                    (false, unknown, format!("no canary has ended for {limit}"))
+                }
+                Ok(()) => (true, failed, "the last canary ended well".to_owned()),
+            },
+        };
+        Finding {
+            criterion: canary.name(),
+            pass,
+            code,
+            otherwise: self.otherwise,
+            observed: tried.map_or(0.0, |tried| tried.age.as_secs_f64()),
+            threshold: limit.as_secs_f64(),
+            text,
+        }
     }
 
     fn latency(&self, average: Duration, max: Duration) -> Finding {
@@ -255,6 +330,14 @@ impl Lack {
             Self::Silent => "silent",
             Self::Space => "without space",
         }
+    }
+}
+
+impl Facts {
+    /// Whether the server of this id is usable.
+    fn can_use(&self, id: &str) -> bool {
+        let found = self.servers.binary_search_by(|server| (*server.id).cmp(id));
+        found.ok().and_then(|at| self.servers.get(at)).is_some_and(|s| s.is_usable(0, None))
     }
 }
 
@@ -371,7 +454,10 @@ mod tests {
     fn blessed_servers_are_looked_up_by_id() {
         let facts = Facts { servers: vec![server("a"), server("c")], ..Facts::default() };
         let ids: Vec<Box<str>> = vec!["a".into(), "b".into(), "c".into()];
-        let rule = |min| Rule::Blessed { ids: ids.clone(), min: NonZeroUsize::new(min).unwrap() };
+        let rule = |min| Rule::Blessed {
+            who: Chosen::Ids(ids.clone()),
+            min: NonZeroUsize::new(min).unwrap(),
+        };
         assert!(find(rule(2), &facts).pass);
         let finding = find(rule(3), &facts);
         assert!(!finding.pass);
@@ -384,5 +470,57 @@ mod tests {
         let finding = find(Rule::Latency { max: Duration::from_millis(2) }, &Facts::default());
         assert!(!finding.pass);
         assert_eq!(finding.text, "the status page's average answer time is over 2ms");
+    }
+
+    #[test]
+    fn certified_servers_count_while_they_are_usable() {
+        let rule = Rule::Blessed { who: Chosen::Certified, min: NonZeroUsize::new(2).unwrap() };
+        let servers = vec![server("a"), Server { link: Link::Refused, ..server("b") }, server("c")];
+        let facts = |certified: Option<&[&str]>| Facts {
+            servers: servers.clone(),
+            certified: certified.map(|ids| ids.iter().map(|id| (*id).into()).collect()),
+            ..Facts::default()
+        };
+        assert!(find(rule.clone(), &facts(Some(&["a", "c"]))).pass);
+        let finding = find(rule.clone(), &facts(Some(&["a", "b", "gone"])));
+        assert!(!finding.pass);
+        assert_eq!(finding.text, "1 usable servers with a grid manager's certificate, 2 needed");
+        let finding = find(rule, &facts(None));
+        assert_eq!((finding.pass, finding.code), (false, Code::BlessedUnknown));
+    }
+
+    #[test]
+    fn a_temporary_directory_without_room_or_word_fails() {
+        let spool = |spool| {
+            let facts = Facts { spool, ..Facts::default() };
+            let finding = find(Rule::Spool { min_free: 10 }, &facts);
+            (finding.pass, finding.code)
+        };
+        assert_eq!(spool(Some(10)), (true, Code::SpoolFull));
+        assert_eq!(spool(Some(9)), (false, Code::SpoolFull));
+        assert_eq!(spool(None), (false, Code::SpoolUnknown));
+    }
+
+    #[test]
+    fn a_canary_passes_while_its_last_good_end_is_fresh() {
+        use super::super::{Mishap, Proof, Tried};
+        let canary = |cap_file: &str| Canary {
+            kind: Proof::Write,
+            cap_file: cap_file.into(),
+            every: Duration::from_mins(1),
+            timeout: Duration::from_secs(20),
+        };
+        let tried = |age, outcome| {
+            let tried = Tried { age: Duration::from_secs(age), outcome };
+            let facts = Facts { canaries: vec![(canary("/a"), tried)], ..Facts::default() };
+            let finding = find(Rule::Canary(canary("/a")), &facts);
+            (finding.pass, finding.code, find(Rule::Canary(canary("/b")), &facts).code)
+        };
+        let unknown = Code::CanaryWriteUnknown;
+        assert_eq!(tried(200, Ok(())), (true, Code::CanaryWrite, unknown));
+        assert_eq!(tried(201, Ok(())), (false, unknown, unknown));
+        let hung = Err(Mishap::Hung(Duration::from_secs(20)));
+        assert_eq!(tried(0, hung.clone()), (false, Code::CanaryWrite, unknown));
+        assert_eq!(tried(9999, hung), (false, Code::CanaryWrite, unknown), "it hangs still");
     }
 }

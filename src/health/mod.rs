@@ -8,6 +8,7 @@
 //! Observation --criteria--> Findings --damping--> Level --ramp, orders, staleness--> Verdict
 //! ```
 
+mod canary;
 mod criteria;
 mod damping;
 mod judge;
@@ -18,7 +19,8 @@ mod reason;
 mod verdict;
 mod weighing;
 
-pub use criteria::{Criterion, Else, Finding, Floor, Rule};
+pub use canary::{Canary, Mishap, Proof, Tried};
+pub use criteria::{Chosen, Criterion, Else, Finding, Floor, Rule};
 pub use damping::{Counts, Damper, Damping, Level};
 pub use judge::{Kept, Rules, ServiceJudge};
 pub use moment::Moment;

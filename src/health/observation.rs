@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Code, Moment};
+use super::{Canary, Code, Moment, Tried};
 
 /// One finished look at the node.
 #[derive(Clone, Debug)]
@@ -28,6 +28,14 @@ pub struct Facts {
     pub host: Option<Host>,
     /// The share of a core that the node has used lately, in thousandths; `None` when it has not said.
     pub node_busy: Option<u32>,
+    /// What canaries last came to; those that never ended are not among them.
+    #[serde(skip)]
+    pub canaries: Vec<(Canary, Tried)>,
+    /// Free bytes in the node's temporary directory; `None` when that cannot be told, or is not asked.
+    pub spool: Option<u64>,
+    /// The ids, in order, of the servers that a grid manager of the node's certifies now; `None` when that
+    /// cannot be told, or is not asked.
+    pub certified: Option<Vec<Box<str>>>,
 }
 
 /// How busy a machine is.

@@ -42,6 +42,20 @@ pub enum Code {
     NoIntroducers,
     /// The status page takes too long to answer.
     Slow,
+    /// The node's temporary directory has too little room.
+    SpoolFull,
+    /// The room in the node's temporary directory cannot be told.
+    SpoolUnknown,
+    /// The servers that a grid manager certifies cannot be told.
+    BlessedUnknown,
+    /// A file could not be read.
+    CanaryRead,
+    /// Nobody has tried to read a file, or not lately.
+    CanaryReadUnknown,
+    /// A file could not be written.
+    CanaryWrite,
+    /// Nobody has tried to write a file, or not lately.
+    CanaryWriteUnknown,
     /// An operator has ordered it.
     Override,
     /// What operators had ordered cannot be read any more.
@@ -52,7 +66,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::Starting,
         Self::Stale,
         Self::Refused,
@@ -69,6 +83,13 @@ impl Code {
         Self::IntroducersFew,
         Self::NoIntroducers,
         Self::Slow,
+        Self::SpoolFull,
+        Self::SpoolUnknown,
+        Self::BlessedUnknown,
+        Self::CanaryRead,
+        Self::CanaryReadUnknown,
+        Self::CanaryWrite,
+        Self::CanaryWriteUnknown,
         Self::Override,
         Self::OverridesLost,
         Self::Shutdown,
@@ -94,6 +115,13 @@ impl Code {
             Self::IntroducersFew => "introducers-few",
             Self::NoIntroducers => "no-introducers",
             Self::Slow => "slow",
+            Self::SpoolFull => "spool-full",
+            Self::SpoolUnknown => "spool-unknown",
+            Self::BlessedUnknown => "blessed-unknown",
+            Self::CanaryRead => "canary-read",
+            Self::CanaryReadUnknown => "canary-read-unknown",
+            Self::CanaryWrite => "canary-write",
+            Self::CanaryWriteUnknown => "canary-write-unknown",
             Self::Override => "override",
             Self::OverridesLost => "overrides-lost",
             Self::Shutdown => "shutdown",

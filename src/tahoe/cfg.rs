@@ -8,6 +8,7 @@ use std::{fs, io};
 use configparser::ini::{Ini, IniDefault};
 
 use super::endpoint::Target;
+use super::gridmanager::ManagerKey;
 
 /// A gateway's directory, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,11 @@ pub struct NodeDir {
     pub shares: Shares,
     /// After how much silence it pings a foolscap peer (`timeout.keepalive`).
     pub keepalive: Duration,
+    /// Where it puts large bodies on their way.
+    pub tempdir: PathBuf,
+    /// The grid managers whose servers it uploads to; without any, to all servers. Or why they cannot be
+    /// told.
+    pub grid_managers: Result<Vec<ManagerKey>, String>,
 }
 
 /// How a node splits a file: `needed` of `total` shares restore it, and an upload wants `happy`
@@ -123,8 +129,27 @@ impl NodeDir {
             web,
             shares,
             keepalive,
+            tempdir: path.join(word(&ini, "node", "tempdir").as_deref().unwrap_or("tmp")),
+            grid_managers: grid_managers(&ini),
         })
     }
+}
+
+/// A value that is not empty.
+fn word(ini: &Ini, section: &str, key: &str) -> Option<String> {
+    let value = ini.get(section, key)?;
+    Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn grid_managers(ini: &Ini) -> Result<Vec<ManagerKey>, String> {
+    let section = ini.get_map_ref().get("grid_managers").into_iter().flatten();
+    section
+        .map(|(name, key)| {
+            let key = key.as_deref().unwrap_or_default().trim();
+            ManagerKey::parse(key)
+                .ok_or_else(|| format!("[grid_managers] {name}: expected a key such as `pub-v0-…`"))
+        })
+        .collect()
 }
 
 /// A positive whole number.
@@ -181,7 +206,19 @@ mod tests {
         let dir = parse("[node]\n").unwrap();
         assert_eq!(dir.shares, Shares::DEFAULT);
         assert_eq!(dir.keepalive, KEEPALIVE);
+        assert_eq!(dir.tempdir, Path::new("/node/tmp"));
+        assert_eq!(dir.grid_managers, Ok(Vec::new()));
         assert!(dir.web.unwrap_err().contains("web.port is not set"));
+    }
+
+    #[test]
+    fn a_temporary_directory_and_grid_managers_are_read() {
+        let dir = parse("[node]\ntempdir = /big/tmp\n[grid_managers]\nours = none\n").unwrap();
+        assert_eq!(dir.tempdir, Path::new("/big/tmp"));
+        assert!(dir.grid_managers.unwrap_err().starts_with("[grid_managers] ours: expected a key"));
+        let key = "a".repeat(52);
+        let dir = parse(&format!("[grid_managers]\nours = pub-v0-{key}\n")).unwrap();
+        assert_eq!(dir.grid_managers.unwrap().len(), 1);
     }
 
     #[test]

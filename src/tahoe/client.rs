@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode, header};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -30,7 +31,7 @@ pub(super) const PAGE_LIMIT: usize = 8 << 20;
 /// A connection to the node.
 #[derive(Debug)]
 pub(super) struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     host: String,
     heard: Arc<AtomicUsize>,
     /// Drives the connection; ends with it.
@@ -87,34 +88,62 @@ impl Connection {
     }
 
     async fn exchange(&mut self, path: &'static str) -> Result<Bytes, ProbeFailure> {
-        let request = Request::get(path)
-            .header(header::HOST, &self.host)
-            .header(header::USER_AGENT, concat!("hcf/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .map_err(|_| ProbeFailure::new(FailureKind::Reset, "the request cannot be made"))?;
-        self.sender.ready().await.map_err(|e| broken(&e))?;
-        let response = self.sender.send_request(request).await.map_err(|e| broken(&e))?;
-        let status = response.status();
+        let request = self.request(Method::GET, path).body(Full::default());
+        let (status, answer) = self.send(request).await?;
         if status != StatusCode::OK {
             let text = format!("the node answered with status {}", status.as_u16());
             return Err(ProbeFailure::new(FailureKind::HttpStatus, text));
         }
-        body(response.into_body()).await
+        body(answer, PAGE_LIMIT).await
+    }
+
+    /// Asks for anything, and returns the status and body of whatever comes, up to `limit` bytes.
+    pub(super) async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        sent: Bytes,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), ProbeFailure> {
+        self.heard.store(0, Ordering::Relaxed);
+        // An error is then a traceback whose last line names its class.
+        let request = self.request(method, path).header(header::ACCEPT, "text/plain");
+        let (status, answer) = self.send(request.body(Full::new(sent))).await?;
+        Ok((status, body(answer, limit).await?))
+    }
+
+    fn request(&self, method: Method, path: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, concat!("hcf/", env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn send(
+        &mut self,
+        request: hyper::http::Result<Request<Full<Bytes>>>,
+    ) -> Result<(StatusCode, Incoming), ProbeFailure> {
+        let request = request
+            .map_err(|_| ProbeFailure::new(FailureKind::Reset, "the request cannot be made"))?;
+        self.sender.ready().await.map_err(|e| broken(&e))?;
+        let response = self.sender.send_request(request).await.map_err(|e| broken(&e))?;
+        Ok((response.status(), response.into_body()))
     }
 }
 
-async fn body(mut body: Incoming) -> Result<Bytes, ProbeFailure> {
+async fn body(mut body: Incoming, limit: usize) -> Result<Bytes, ProbeFailure> {
     let too_large = || {
-        let text = format!("the node's answer is larger than {} MiB", PAGE_LIMIT >> 20);
+        let text = format!("the node's answer is larger than {} MiB", limit >> 20);
         ProbeFailure::new(FailureKind::TooLarge, text)
     };
-    if body.size_hint().lower() > PAGE_LIMIT as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
     let mut page = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|e| broken(&e))?.into_data() else { continue };
-        if page.len() + data.len() > PAGE_LIMIT {
+        if page.len() + data.len() > limit {
             return Err(too_large());
         }
         page.extend_from_slice(&data);

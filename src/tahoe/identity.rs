@@ -5,16 +5,64 @@
 //! node that could not open its port, while somebody else's server answers there, is found out here.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Endpoint, Target};
+use super::client::Connection;
+use super::files::aside;
+use super::{Endpoint, NodeDir, Target};
 use crate::health::{FailureKind, ProbeFailure};
 
+/// The way to the node, and how to know it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    target: Target,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Way {
+    /// The way to the node at `target`; with its directory it is also proven that it is that node.
+    /// `overridden` says that the target does not come from the directory.
+    #[must_use]
+    pub fn new(target: Target, dir: Option<&NodeDir>, overridden: bool) -> Self {
+        let identity = dir.map(|dir| Arc::new(Identity::new(&dir.path, &target, !overridden)));
+        Self { target, identity }
+    }
+
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
+    /// The file that holds the node's id.
+    pub(super) fn id_file(&self) -> Option<PathBuf> {
+        self.identity.as_ref().map(|identity| identity.dir.join("my_nodeid"))
+    }
+
+    /// Connects, and proves that it is the node.
+    pub(super) async fn open(&self) -> Result<Connection, ProbeFailure> {
+        let mut connection = Connection::open(&self.target).await?;
+        if let Some(identity) = &self.identity {
+            let page = connection.get("/").await.map_err(|failed| failed.failure)?;
+            let identity = Arc::clone(identity);
+            let unread = || ProbeFailure::new(FailureKind::Reset, "cannot read the node's files");
+            aside(move || identity.prove(&page)).await.ok_or_else(unread)??;
+        }
+        Ok(connection)
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)
+    }
+}
+
 /// What is known of the node, from its directory.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     dir: PathBuf,
     /// The port that the node's process must own; `None` where it cannot be told.

@@ -2,18 +2,30 @@
 //! tell that it is the right one. What comes out are observations, which know nothing of Tahoe.
 
 mod ages;
+mod canaries;
+mod canary;
+mod cap;
 mod cfg;
 mod client;
 mod endpoint;
+mod extras;
 mod files;
+mod gridmanager;
 mod identity;
 mod page;
 mod poller;
+mod spool;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub use canaries::{Canaries, Plan, Results};
+pub use canary::create as create_canaries;
+pub use cap::Caps;
 pub use cfg::{CfgError, NodeDir, Shares};
 pub use endpoint::{Endpoint, Target, Trust};
+pub use extras::Extras;
+pub use gridmanager::ManagerKey;
+pub use identity::Way;
 pub use poller::{Measures, Poller, Prober, Timing};
 
 /// Shares that Tahoe-LAFS uses when `tahoe.cfg` says nothing, or is not known.

@@ -12,18 +12,18 @@ use super::client::{Connection, Failed};
 use super::files::aside;
 use super::identity::Identity;
 use super::page::Reader;
-use super::{NodeDir, Target};
+use super::{Extras, NodeDir, Way};
 use crate::clock::Clock;
 use crate::health::{Facts, FailureKind, Moment, Observation, ProbeFailure};
 
 /// Takes one look at a time.
 #[derive(Debug)]
 pub struct Prober {
-    target: Target,
-    identity: Option<Arc<Identity>>,
+    way: Way,
     timeout: Duration,
     clock: Clock,
     reader: Reader,
+    extras: Extras,
     /// What the node has written of its process, when it was last looked at.
     process: Option<String>,
     /// A connection to what is known to be the node, as long as that process runs.
@@ -48,27 +48,18 @@ const STATISTICS_TIME: Duration = Duration::from_millis(500);
 const STATISTICS_PAGE: &str = "/statistics?t=json";
 
 const STATUS_PAGE: &str = "/?t=json";
-const WELCOME_PAGE: &str = "/";
 
 impl Prober {
-    /// A prober for the node at `target`; with its directory it also proves that it is that node.
-    /// `overridden` says that the target does not come from the directory.
+    /// A prober for the node there; `dir` is its directory.
     #[must_use]
-    pub fn new(
-        target: Target,
-        dir: Option<&NodeDir>,
-        overridden: bool,
-        timeout: Duration,
-        clock: Clock,
-    ) -> Self {
-        let identity = dir.map(|dir| Arc::new(Identity::new(&dir.path, &target, !overridden)));
+    pub fn new(way: Way, dir: Option<&NodeDir>, timeout: Duration, clock: Clock) -> Self {
         let keepalive = dir.map_or(KEEPALIVE, |dir| dir.keepalive);
         Self {
-            target,
-            identity,
+            way,
             timeout,
             clock,
             reader: Reader::new(keepalive),
+            extras: Extras::default(),
             process: None,
             kept: None,
             measures: Measures::default(),
@@ -82,8 +73,16 @@ impl Prober {
         Self { measures, ..self }
     }
 
-    /// Looks once. It ends, well or badly, within the timeout.
+    /// Looks at this, too.
+    #[must_use]
+    pub fn with(self, extras: Extras) -> Self {
+        Self { extras, ..self }
+    }
+
+    /// Looks once. It ends, well or badly, within the timeout; the first look within twice that.
     pub async fn look(&mut self) -> Observation {
+        // Once: what was up goes on being up only if the first look knows as much as the last one did.
+        let _ = timeout(self.timeout, self.extras.first_results()).await;
         let started = self.clock.now();
         let seen = match timeout(self.timeout, self.seek()).await {
             Ok(seen) => seen,
@@ -103,7 +102,7 @@ impl Prober {
     }
 
     async fn seek(&mut self) -> Result<(Duration, Facts), ProbeFailure> {
-        let process = match &self.identity {
+        let process = match self.way.identity() {
             Some(identity) => {
                 let (identity, last) = (Arc::clone(identity), self.process.clone());
                 let read = aside(move || {
@@ -133,13 +132,7 @@ impl Prober {
                 Ok(seen) => return Ok(self.measured(kept, seen).await),
             }
         }
-        let mut connection = Connection::open(&self.target).await?;
-        if let Some(identity) = &self.identity {
-            let page = connection.get(WELCOME_PAGE).await.map_err(|failed| failed.failure)?;
-            let identity = Arc::clone(identity);
-            let unread = || ProbeFailure::new(FailureKind::Reset, "cannot read the node's files");
-            aside(move || identity.prove(&page)).await.ok_or_else(unread)??;
-        }
+        let mut connection = self.way.open().await?;
         let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
         Ok(self.measured(connection, seen).await)
     }
@@ -178,7 +171,8 @@ impl Prober {
         let now = self.clock.now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let facts = self.reader.read(&page, now, wall);
-        let facts = facts.map_err(|failure| Failed { failure, unheard: false })?;
+        let mut facts = facts.map_err(|failure| Failed { failure, unheard: false })?;
+        self.extras.add_to(&mut facts, now).await;
         Ok((now.since(asked), facts))
     }
 }

@@ -109,7 +109,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("services: {'a b': {}}\n", "a name has letters, digits, `-`, `_` and `.`, at most 64\n"),
     (
         "services: {x: {criteria: {blessed: {}}}}\n",
-        "services.x.criteria.blessed: expected either `ids` or `file`\n",
+        "services.x.criteria.blessed: expected one of `ids`, `file` and `grid_manager: true`\n",
     ),
     (
         "services: {x: {criteria: {blessed: {ids: []}}}}\n",

@@ -12,6 +12,7 @@
 mod lab;
 
 mod agent;
+mod canary;
 mod cli;
 mod clients;
 mod config;

@@ -1,6 +1,7 @@
 //! From a file's keys to a configuration: defaults, the node's directory, and the sense of it all.
 
 mod admin;
+mod canaries;
 mod gates;
 mod node;
 mod services;
@@ -8,6 +9,7 @@ mod weighing;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use super::problem::Problems;
 use super::units::{Addresses, Span, Whole};
 use super::{Address, Config, ConfigError, Listen, Log, Shutdown, Sources};
 use crate::health;
-use crate::tahoe::Shares;
+use crate::tahoe::NodeDir;
 use services::WRITE;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -97,8 +99,8 @@ impl Resolver<'_> {
             Some(node) => (node.dir.as_ref(), node.freshness()),
             None => (None, Duration::ZERO),
         };
-        let shares = dir.map(|dir| dir.shares);
-        let base = Base { shares, damping, ramp, freshness };
+        let new_caps = sources.new_caps.as_deref();
+        let base = Base { dir, new_caps, damping, ramp, freshness };
         let services = self.services(&file.services, &base);
         let default_service: Arc<str> = file.default_service.as_deref().unwrap_or(WRITE).into();
         self.effective.default_service = Some(default_service.to_string());
@@ -244,8 +246,10 @@ pub(crate) fn is_word(name: &str) -> bool {
 }
 
 /// What services share.
-struct Base {
-    shares: Option<Shares>,
+struct Base<'a> {
+    dir: Option<&'a NodeDir>,
+    /// A file of capabilities that is about to be made.
+    new_caps: Option<&'a Path>,
     damping: health::Damping,
     ramp: Duration,
     freshness: Duration,

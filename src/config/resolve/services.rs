@@ -5,11 +5,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::file::{self, Blessed, Criteria, Introducers, Latency, Servers};
+use super::super::file::{self, Blessed, Criteria, Introducers, Latency, Servers, Spool};
 use super::super::units::{OrOff, Size, Span, Whole};
 use super::super::{FILE_LIMIT, Service, read};
 use super::{Base, DAY, NOT_A_WORD, Resolver, is_word, show_damping};
-use crate::health::{Criterion, Else, Floor, Rule, Rules, Weight};
+use crate::health::{Chosen, Criterion, Else, Floor, Rule, Rules, Weight};
 use crate::tahoe::DEFAULT_SHARES;
 
 /// The services that exist without being named.
@@ -20,7 +20,7 @@ impl Resolver<'_> {
     pub(super) fn services(
         &mut self,
         file: &BTreeMap<String, OrOff<file::Service>>,
-        base: &Base,
+        base: &Base<'_>,
     ) -> Vec<Service> {
         let mut named = file.clone();
         for builtin in [READ, WRITE] {
@@ -42,7 +42,7 @@ impl Resolver<'_> {
         services
     }
 
-    fn service(&mut self, name: &str, file: &file::Service, base: &Base) -> Service {
+    fn service(&mut self, name: &str, file: &file::Service, base: &Base<'_>) -> Service {
         let key = format!("services.{name}");
         let mut shown = file.clone();
         let criteria = self.criteria(name, &file.criteria, base, &mut shown.criteria);
@@ -84,7 +84,7 @@ impl Resolver<'_> {
         &mut self,
         name: &str,
         file: &Criteria,
-        base: &Base,
+        base: &Base<'_>,
         shown: &mut Criteria,
     ) -> Vec<Criterion> {
         let key = format!("services.{name}.criteria");
@@ -101,7 +101,11 @@ impl Resolver<'_> {
             shown.introducers = Some(OrOff::On(filled));
         }
         if let Some(blessed) = section(file.blessed.as_ref(), false) {
-            let found = self.blessed(&key, &blessed);
+            let found = if blessed.grid_manager == Some(true) {
+                self.certified(&key, &blessed, base)
+            } else {
+                self.blessed(&key, &blessed)
+            };
             if let Some(Criterion { rule: Rule::Blessed { min, .. }, otherwise }) = &found {
                 let (min, otherwise) = (Some(Whole(min.get() as u64)), Some(*otherwise));
                 shown.blessed = Some(OrOff::On(Blessed { min, otherwise, ..blessed }));
@@ -114,6 +118,21 @@ impl Resolver<'_> {
             shown.latency = Some(OrOff::On(Latency { otherwise, ..latency }));
             criteria.extend(found);
         }
+        if let Some(spool) = section(file.spool.as_ref(), false) {
+            let (criterion, filled) = self.spool(&key, &spool, base);
+            criteria.push(criterion);
+            shown.spool = Some(OrOff::On(filled));
+        }
+        if let Some(canary) = section(file.canary_read.as_ref(), false) {
+            let (found, filled) = self.canary_read(&key, canary, base);
+            criteria.extend(found);
+            shown.canary_read = Some(OrOff::On(filled));
+        }
+        if let Some(canary) = section(file.canary_write.as_ref(), false) {
+            let (found, filled) = self.canary_write(&key, canary, base);
+            criteria.extend(found);
+            shown.canary_write = Some(OrOff::On(filled));
+        }
         criteria
     }
 
@@ -122,13 +141,14 @@ impl Resolver<'_> {
         key: &str,
         name: &str,
         file: &Servers,
-        base: &Base,
+        base: &Base<'_>,
     ) -> (Criterion, Servers) {
         let min_key = format!("{key}.servers.min");
-        let shares = base.shares.unwrap_or(DEFAULT_SHARES);
-        let default = if name == READ { shares.needed } else { shares.happy };
+        let shares = base.dir.map(|dir| dir.shares);
+        let number = shares.unwrap_or(DEFAULT_SHARES);
+        let default = if name == READ { number.needed } else { number.happy };
         let min = self.whole(&min_key, file.min, default.get().into(), 1..=1_000_000);
-        let guessed = (file.min.is_none() && base.shares.is_none()).then(|| min_key.clone());
+        let guessed = (file.min.is_none() && shares.is_none()).then(|| min_key.clone());
         if guessed.is_some() {
             self.warnings.push(format!(
                 "{min_key}: {min} is a guess, Tahoe-LAFS's own default; set it, or node.dir"
@@ -185,7 +205,7 @@ impl Resolver<'_> {
                 }
             }
             _ => {
-                self.problems.add(&key, "expected either `ids` or `file`");
+                self.problems.add(&key, ONE_OF);
                 return None;
             }
         };
@@ -207,7 +227,47 @@ impl Resolver<'_> {
         let min = usize::try_from(min).ok().and_then(NonZeroUsize::new)?;
         let ids = ids.into_iter().map(String::into_boxed_str).collect();
         let otherwise = file.otherwise.unwrap_or(Else::Down);
-        Some(Criterion { rule: Rule::Blessed { ids, min }, otherwise })
+        Some(Criterion { rule: Rule::Blessed { who: Chosen::Ids(ids), min }, otherwise })
+    }
+
+    /// Those servers are blessed that a grid manager certifies.
+    fn certified(&mut self, key: &str, file: &Blessed, base: &Base<'_>) -> Option<Criterion> {
+        let key = format!("{key}.blessed");
+        if file.ids.is_some() || file.file.is_some() {
+            self.problems.add(&key, ONE_OF);
+        }
+        let at = format!("{key}.grid_manager");
+        let Some(dir) = base.dir else {
+            self.problems.add(&at, "needs node.dir: the node's directory holds the certificates");
+            return None;
+        };
+        match &dir.grid_managers {
+            Err(why) => self.problems.add(&at, format!("{}/tahoe.cfg: {why}", dir.path.display())),
+            Ok(keys) if keys.is_empty() => {
+                let dir = dir.path.display();
+                let message = format!(
+                    "{dir}/tahoe.cfg names no grid manager, so the node takes every server"
+                );
+                self.problems.add(&at, message);
+            }
+            Ok(_) => {}
+        }
+        let happy = dir.shares.happy.get().into();
+        let min = self.whole(&format!("{key}.min"), file.min, happy, 1..=1_000_000);
+        let min = usize::try_from(min).ok().and_then(NonZeroUsize::new)?;
+        let otherwise = file.otherwise.unwrap_or(Else::Down);
+        Some(Criterion { rule: Rule::Blessed { who: Chosen::Certified, min }, otherwise })
+    }
+
+    fn spool(&mut self, key: &str, file: &Spool, base: &Base<'_>) -> (Criterion, Spool) {
+        if base.dir.is_none() {
+            let message = "needs node.dir: its tahoe.cfg says where the temporary directory is";
+            self.problems.add(&format!("{key}.spool"), message);
+        }
+        let min_free = file.min_free.unwrap_or(Size(1 << 30));
+        let otherwise = file.otherwise.unwrap_or(Else::Down);
+        let shown = Spool { min_free: Some(min_free), otherwise: Some(otherwise) };
+        (Criterion { rule: Rule::Spool { min_free: min_free.0 }, otherwise }, shown)
     }
 
     fn latency(&mut self, key: &str, file: &Latency) -> Option<Criterion> {
@@ -222,6 +282,8 @@ impl Resolver<'_> {
         Some(Criterion { rule: Rule::Latency { max }, otherwise })
     }
 }
+
+const ONE_OF: &str = "expected one of `ids`, `file` and `grid_manager: true`";
 
 /// The section of a criterion: what the file says, or an empty one for a criterion that is built in.
 fn section<T: Clone + Default>(file: Option<&OrOff<T>>, builtin: bool) -> Option<T> {

@@ -1,5 +1,6 @@
 //! The real three together: a real grid, hcf, and real balancers in front.
 
+mod canary;
 mod clients;
 mod convergence;
 mod eds;
