@@ -19,6 +19,7 @@ mod deploy;
 mod e2e;
 mod failures;
 mod gate;
+mod grpc;
 mod health;
 mod peers;
 mod program;

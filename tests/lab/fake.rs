@@ -86,6 +86,11 @@ type Closed = socket2::Socket;
 impl FakeNode {
     /// A node that gives this answer.
     pub fn start(answer: Answer) -> Self {
+        Self::start_at("127.0.0.1", answer)
+    }
+
+    /// The same at another address of this machine.
+    pub fn start_at(ip: &str, answer: Answer) -> Self {
         let shared = Arc::new(Shared {
             answer: Mutex::new(answer),
             requests: AtomicUsize::new(0),
@@ -95,7 +100,7 @@ impl FakeNode {
             clients: Mutex::new(None),
             script: Mutex::new(None),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind((ip, 0)).expect("a free port");
         let addr = listener.local_addr().expect("its number").to_string();
         listen(listener, Arc::clone(&shared));
         Self { addr, shared, closed: None }

@@ -22,6 +22,7 @@ pub mod detour;
 pub mod envoy;
 pub mod fake;
 pub mod forwarder;
+pub mod grpc;
 pub mod haproxy;
 pub mod hcf;
 pub mod http;

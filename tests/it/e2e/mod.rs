@@ -18,3 +18,4 @@ mod relay;
 mod snippets;
 mod unit;
 mod web_port;
+mod weights;
