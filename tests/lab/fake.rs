@@ -262,7 +262,10 @@ fn listen(listener: TcpListener, shared: Arc<Shared>) {
             let Ok(stream) = stream else { continue };
             shared.connections.fetch_add(1, Ordering::SeqCst);
             if let Ok(copy) = stream.try_clone() {
-                shared.open.lock().expect("no panic in a connection").push(copy);
+                let mut open = shared.open.lock().expect("no panic in a connection");
+                // Thousands of requests may come.
+                open.retain(|stream| stream.peer_addr().is_ok());
+                open.push(copy);
             }
             let shared = Arc::clone(&shared);
             thread::spawn(move || {

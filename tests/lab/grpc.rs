@@ -4,7 +4,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::place;
-use super::process::{Process, Program, Signal};
+use super::process::{Process, Program};
 use super::wait::LONG;
 
 /// A call under way.
@@ -42,14 +42,9 @@ impl Call {
         (self.messages(), code.map(str::to_owned))
     }
 
-    /// Whether it has ended.
-    pub fn ended(&mut self) -> bool {
-        self.process.ended().is_some()
-    }
-
-    /// Hangs up.
-    pub fn hang_up(&self) {
-        self.process.signal(Signal::Kill);
+    /// What it has printed.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 }
 

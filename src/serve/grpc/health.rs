@@ -83,3 +83,54 @@ fn status(answers: &Answers) -> ServingStatus {
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::board::{Board, Place};
+    use crate::clock::Clock;
+    use crate::config::{Config, Sources};
+    use crate::health::{State, Verdict, Weight};
+    use crate::serve::Words;
+
+    fn answers(config: &Config, state: State, seq: u64) -> Answers {
+        let verdict = Verdict {
+            state,
+            degraded: false,
+            forced: false,
+            weight: Weight::FULL,
+            reasons: Vec::new(),
+            findings: Vec::new(),
+            since: crate::health::Moment::default(),
+            seq,
+        };
+        let service = Arc::clone(&config.default_service);
+        Answers { words: Words::of(&service, &verdict, None), service, verdict }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_judge_is_not_serving_by_time_alone() {
+        let mut config = Config::load(&Sources::default()).unwrap();
+        config.services.retain(|service| service.name == config.default_service);
+        let clock = Clock::start();
+        let (board, mut publisher) = Board::new(&config, clock);
+        let up = Place::New(Box::new(answers(&config, State::Up, 1)));
+        publisher.replace(&config, vec![(up, answers(&config, State::Down, 0))]);
+        publisher.fresh_until(clock.now() + Duration::from_secs(5));
+        let caller = Caller { board: Arc::new(board), peer: None, end: Default::default() };
+        let mut watch = std::pin::pin!(watch(caller.clone(), HealthCheckRequest::default()));
+        assert_eq!(watch.next().await, Some(answer(ServingStatus::Serving)));
+        // Nobody says anything any more; time passes by itself.
+        assert_eq!(watch.next().await, Some(answer(ServingStatus::NotServing)));
+        let check = check(&caller, &HealthCheckRequest::default());
+        assert_eq!(check.unwrap(), answer(ServingStatus::NotServing));
+        publisher.fresh_until(clock.now() + Duration::from_secs(5));
+        publisher.node.send_replace(Arc::default());
+        assert_eq!(watch.next().await, Some(answer(ServingStatus::Serving)));
+    }
+}
