@@ -19,12 +19,13 @@ mod lab;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::fake::{Answer, FakeNode, page};
-use lab::hcf::{Hcf, ask};
+use lab::haproxy::{Haproxy, Version};
+use lab::hcf::{Hcf, ask, hcf_binary, port};
 use lab::wait::{LONG, pause, wait_until};
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -37,7 +38,9 @@ fn main() -> ExitCode {
     judging(&mut bars);
     reaction(&mut bars);
     long_poll(&mut bars);
+    order(&mut bars);
     node_cost(&mut bars);
+    gate_reopens(&mut bars);
     println!("{}", bars.table);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -198,6 +201,54 @@ fn long_poll(bars: &mut Bars) {
     bars.note("worst of 25: a held question, after one that asks all the time", worst, 5.0, "ms");
 }
 
+/// From an operator's command to the agent port's answer, and to the real HAProxy's own state.
+fn order(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let folder = lab::place::folder("order");
+    let socket = folder.path().join("admin.sock").display().to_string();
+    let state = folder.path().join("state").display().to_string();
+    let hcf = start(&format!("admin: {{socket: {socket}}}\nstate_dir: {state}"), &node);
+    wait_up(&hcf);
+    let haproxy = Haproxy::start(
+        Version::V2_6,
+        &format!(
+            "defaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\
+             \x20 timeout check 30s\nbackend be\n  server gw1 {} agent-check agent-inter 100ms \
+             agent-port {} agent-send \"write hold=9s\\n\"\n",
+            node.addr,
+            port(hcf.agent()),
+        ),
+    );
+    let run = |words: &[&str]| {
+        let mut command = Command::new(hcf_binary());
+        let done = command.args(words).args(["--socket", &socket]).status().unwrap();
+        assert!(done.success());
+        Instant::now()
+    };
+    let (mut answer, mut shown, mut whole) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for _ in 0..TRIALS {
+        haproxy.wait_stat("be", "gw1", "up", lab::haproxy::Stat::is_up);
+        // Until its next question is held.
+        pause(Duration::from_millis(250));
+        let began = Instant::now();
+        let returned = run(&["drain", "--reason", "bench"]);
+        assert!(
+            ask(hcf.agent(), "write\n").starts_with("up drain "),
+            "the very next answer has it"
+        );
+        answer = answer.max(returned.elapsed().as_secs_f64() * 1e3);
+        while !haproxy.stat("be", "gw1").status().starts_with("DRAIN") {
+            assert!(began.elapsed() < LONG, "waited for DRAIN");
+        }
+        shown = shown.max(returned.elapsed().as_secs_f64() * 1e3);
+        whole = whole.max(began.elapsed().as_secs_f64() * 1e3);
+        run(&["clear"]);
+    }
+    bars.note("worst of 25: `hcf drain` returned, until an answer has it", answer, 5.0, "ms");
+    bars.note("worst of 25: the same, until HAProxy shows DRAIN (hold=)", shown, 20.0, "ms");
+    println!("the whole of `hcf drain`, until HAProxy shows DRAIN, at worst: {whole:.1} ms");
+}
+
 /// Requests that a thousand questions cost the node, beyond its looks.
 fn node_cost(bars: &mut Bars) {
     let node = FakeNode::healthy();
@@ -213,4 +264,33 @@ fn node_cost(bars: &mut Bars) {
         0.0,
         "",
     );
+}
+
+/// How long after the verdict a gate listens again.
+fn gate_reopens(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let config = "node: {every: 100ms}\ngates: {web: {listen: '127.0.0.1:0'}}\n";
+    let hcf = Hcf::configured(config, &["--node", &node.url()]);
+    let gate = hcf.address("gate/web").to_owned();
+    let mut worst = 0.0_f64;
+    for _ in 0..TRIALS {
+        node.set(Answer::Grid { connected: 3, refused: 6 });
+        wait_until("the gate to close", LONG, || TcpStream::connect(&gate).is_err());
+        let waiting = thread::spawn({
+            let gate = gate.clone();
+            move || {
+                while TcpStream::connect(&gate).is_err() {}
+                Instant::now()
+            }
+        });
+        node.set(Answer::Grid { connected: 9, refused: 0 });
+        let up = loop {
+            if ask(hcf.agent(), "write\n").starts_with("up ") {
+                break Instant::now();
+            }
+        };
+        let open = waiting.join().unwrap();
+        worst = worst.max(open.saturating_duration_since(up).as_secs_f64() * 1e3);
+    }
+    bars.note("worst of 25: a gate listens again, after the verdict", worst, 50.0, "ms");
 }

@@ -40,6 +40,9 @@ pub enum Command {
     /// Show what a running sidecar says, and why.
     Status(Status),
     /// Let what runs finish, and send no new work.
+    ///
+    /// It stands until `hcf clear`, or until the end that it is given: `hcf drain write --reason "disk swap" --for 30m`.
+    /// When the command returns, every answer has it.
     Drain(Order),
     /// Take the node out for maintenance; stands above everything else.
     Maint(Order),
@@ -49,11 +52,11 @@ pub enum Command {
     Up(Order),
     /// Send no more than this share of work.
     Weight(WeightOrder),
-    /// End what was ordered.
+    /// End what was ordered by drain, maint, down, up or weight.
     Clear(Clear),
     /// Have a running sidecar read its configuration again.
     ///
-    /// A bad one is refused with its message (exit code 78), and the old one stays.
+    /// Prints the keys that have changed. A bad one is refused with its message (exit code 78), and the old one stays.
     Reload(Reload),
     /// Print a balancer's configuration for this one, or look for traps in an existing one.
     Snippet(Snippet),
@@ -73,15 +76,22 @@ pub enum Command {
     },
 }
 
-/// Where the configuration comes from.
+/// Which configuration file.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ConfigArgs {
+pub struct FileArgs {
     /// The configuration file; none is read unless named.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "HCF_CONFIG")]
     pub config: Option<PathBuf>,
     /// Short for `-c /etc/hcf/NAME.yaml`, and beats it.
     #[arg(short = 'i', long, value_name = "NAME")]
     pub instance: Option<String>,
+}
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigArgs {
+    #[command(flatten)]
+    file: FileArgs,
     /// The node's directory, as `node.dir`.
     #[arg(long, value_name = "DIR", env = "HCF_NODE_DIR")]
     pub node_dir: Option<PathBuf>,
@@ -94,11 +104,18 @@ impl ConfigArgs {
     /// Where the configuration comes from.
     #[must_use]
     pub fn sources(&self) -> Sources {
+        let (node_dir, node) = (self.node_dir.clone(), self.node.clone());
+        Sources { node_dir, node, ..self.file.sources() }
+    }
+}
+
+impl FileArgs {
+    /// Where the configuration comes from.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
         let instance = self.instance.as_ref().map(|name| format!("/etc/hcf/{name}.yaml").into());
         Sources {
             file: instance.or_else(|| self.config.clone()),
-            node_dir: self.node_dir.clone(),
-            node: self.node.clone(),
             socket: self.socket(),
             state_dir: directory("STATE_DIRECTORY"),
             ..Sources::default()
@@ -183,10 +200,10 @@ pub struct Probe {
 /// `HCF_SOCKET`, else the default one.
 #[derive(Args, Clone, Debug)]
 pub struct SidecarArgs {
-    /// Where the configuration comes from, which says where the sidecar is.
+    /// The configuration, which says where the sidecar is.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The sidecar's admin socket.
+    pub config: FileArgs,
+    /// The sidecar's admin socket; beats all other ways to find it, the last of which is `HCF_SOCKET`.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -208,7 +225,7 @@ pub struct Order {
     /// Ends it by itself at this time, such as `2026-11-24T14:03:00Z`.
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// On whose behalf; each owner's orders stand by themselves.
+    /// On whose behalf. Each owner has one order for each service, and the strongest of them counts.
     #[arg(long, value_name = "NAME", default_value = "operator")]
     pub owner: String,
     /// Waits, at most for this time, until every balancer has heard of it; then, at most for `--finish`,

@@ -114,6 +114,7 @@ impl Judge {
     /// Judges until it is stopped, or nobody looks any more; returns what it knows.
     pub async fn run(mut self, mut inbox: Inbox) -> Memory {
         self.publish(&inbox, false);
+        self.systemd.status(&self.summary());
         loop {
             // A verdict goes stale by time alone, so time alone must be able to publish one.
             let until = self.seats.iter().filter_map(|seat| seat.judge.fresh_until()).min();
@@ -270,6 +271,7 @@ fn stale_verdict(service: &Service, now: Moment) -> Verdict {
         weight: Weight::FULL,
         reasons: vec![Reason::stale(service.rules.freshness)],
         findings: Vec::new(),
+        parts: Vec::new(),
         since: now,
         seq: 0,
     }

@@ -22,6 +22,7 @@ pub mod cmd;
 pub mod config;
 pub mod daemon;
 pub mod health;
+pub mod host;
 pub mod judge;
 pub mod log;
 pub mod overrides;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::sidecar::Place;
 use super::{Failure, exit, print, runtime, settle};
 use crate::cli;
+use crate::config::is_word;
 
 /// What is ordered.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,9 @@ pub(super) fn run(args: &cli::Order, what: What) -> Result<u8, Failure> {
 }
 
 pub(super) fn clear(args: &cli::Clear) -> Result<u8, Failure> {
+    if let Some(owner) = args.owner.as_ref().filter(|owner| !is_word(owner)) {
+        return Err(Failure::Usage(format!("the owner `{owner}` is no name")));
+    }
     let query = args.owner.as_ref().map_or_else(String::new, |owner| format!("?owner={owner}"));
     let cleared = Place::admin(&args.sidecar).and_then(|place| {
         runtime()?.block_on(change(&place, &Method::DELETE, &args.services, &query, None))
@@ -70,7 +74,7 @@ pub(super) fn clear(args: &cli::Clear) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Asks for one change, of the services named or of all.
+/// Asks for one change, of the services named or of all: all of them take it, or none.
 async fn change(
     place: &Place,
     method: &Method,
@@ -78,22 +82,22 @@ async fn change(
     query: &str,
     body: Option<&Value>,
 ) -> Result<(), Failure> {
-    let mut paths: Vec<String> =
-        services.iter().map(|service| format!("/v1/overrides/{service}")).collect();
-    if paths.is_empty() {
-        paths.push("/v1/overrides".to_owned());
+    // An empty name, from a variable that is not set, must not turn into all services.
+    if let Some(service) = services.iter().find(|service| !is_word(service)) {
+        return Err(Failure::Usage(format!("`{service}` is not the name of a service")));
     }
-    for path in paths {
-        let path = format!("{path}{query}");
-        let (status, value) = place.ask(method.clone(), &path, body, TIME).await?;
-        let detail = value["detail"].as_str().unwrap_or("it gave no reason").to_owned();
-        match status {
-            200 => {}
-            400 | 404 => return Err(Failure::Usage(detail)),
-            _ => return Err(anyhow::anyhow!("the sidecar refused: {detail}").into()),
-        }
+    let path = match services {
+        [] => format!("/v1/overrides{query}"),
+        services => format!("/v1/overrides/{}{query}", services.join(",")),
+    };
+    let (status, value) = place.ask(method.clone(), &path, body, TIME).await?;
+    let detail = value["detail"].as_str().or_else(|| value["title"].as_str());
+    let detail = detail.unwrap_or("it gave no reason").to_owned();
+    match status {
+        200 => Ok(()),
+        400 | 404 => Err(Failure::Usage(detail)),
+        _ => Err(anyhow::anyhow!("the sidecar refused: {detail}").into()),
     }
-    Ok(())
 }
 
 /// The reason that was given, or that is given now.

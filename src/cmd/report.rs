@@ -16,6 +16,15 @@ pub(super) struct Report {
     sidecar: Sidecar,
     node: Node,
     services: BTreeMap<String, Service>,
+    #[serde(default)]
+    notes: Vec<String>,
+    reload: Option<Reload>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reload {
+    at: String,
+    error: Option<String>,
 }
 
 /// Which sidecar says it; nothing where no sidecar runs.
@@ -67,6 +76,8 @@ struct Failed {
 struct Service {
     state: String,
     degraded: bool,
+    #[serde(default)]
+    forced: bool,
     weight: u8,
     since: Option<String>,
     reasons: Vec<Reason>,
@@ -135,6 +146,9 @@ impl Report {
         for (name, service) in &self.services {
             let state = if service.degraded { "degraded" } else { &service.state };
             let _ = write!(out, "\n{name}: {state}");
+            if service.forced {
+                out.push_str(" (forced)");
+            }
             if service.state == "up" {
                 let _ = write!(out, ", weight {}", service.weight);
             }
@@ -149,6 +163,18 @@ impl Report {
             for finding in &service.findings {
                 let result = if finding.pass { "pass" } else { &finding.otherwise };
                 let _ = writeln!(out, "  {:<12}  {result:<7}  {}", finding.criterion, finding.text);
+            }
+        }
+        if !self.notes.is_empty() {
+            out.push('\n');
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        if let Some(Reload { at, error: Some(error) }) = &self.reload {
+            let _ = write!(out, "\nnot reloaded at {at}, the old configuration stays:\n{error}");
+            if !error.ends_with('\n') {
+                out.push('\n');
             }
         }
         let _ = write!(out, "{}", self.sidecar);

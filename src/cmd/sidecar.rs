@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Failure, load};
+use super::Failure;
 use crate::cli::SidecarArgs;
 use crate::config::{Address, Config};
 
@@ -28,12 +28,11 @@ impl Place {
         }
         let sources = args.config.sources();
         let by_environment = || std::env::var_os("HCF_SOCKET").map(PathBuf::from);
-        let socket = if args.config.instance.is_some()
-            && sources.file.as_ref().is_none_or(|f| !f.exists())
-        {
+        let file = sources.file.as_ref();
+        let socket = if args.config.instance.is_some() && file.is_none_or(|file| !file.exists()) {
             sources.socket
-        } else if sources.file.is_some() {
-            load(&sources)?.admin.socket
+        } else if file.is_some() {
+            Config::socket(&sources)?
         } else {
             by_environment().or(sources.socket)
         };
@@ -96,10 +95,14 @@ impl Place {
             request = request.body(body.to_string());
         }
         let response = request.send().await.map_err(|e| {
-            let why = if e.is_timeout() { "no answer in time" } else { "nobody answers" };
-            Failure::NoSidecar(format!(
-                "cannot ask the sidecar at {self}: {why}; is `hcf run` running there?"
-            ))
+            let why = if e.is_timeout() {
+                "no answer in time; is `hcf run` running there?"
+            } else if is_denied(&e) {
+                "permission denied; its file says whose group may connect (admin.group)"
+            } else {
+                "nobody answers; is `hcf run` running there?"
+            };
+            Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
         })?;
         let status = response.status().as_u16();
         let body = response.bytes().await.context("the answer broke off")?;
@@ -119,6 +122,14 @@ impl Place {
             "{self} answered with status {status}, so it is no sidecar's status listener"
         )))
     }
+}
+
+/// Whether the kernel did not let us connect.
+fn is_denied(error: &reqwest::Error) -> bool {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 impl std::fmt::Display for Place {

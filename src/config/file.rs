@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Addresses, OrOff, PathOrOff, Size, Span, Switch, Whole};
+use super::units::{Addresses, OrOff, PathOrOff, Ratio, Size, Span, Switch, Whole};
 use crate::health::Else;
 
 /// The configuration of hcf.
@@ -89,6 +89,9 @@ pub struct Service {
     /// The most weight while degraded, in percent; 50 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded_weight: Option<Whole>,
+    /// What the weight is made of; the worst part counts. All of it unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<OrOff<Weighing>>,
     /// The connections that HAProxy may open at full weight; nothing is said unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maxconn: Option<Whole>,
@@ -116,6 +119,58 @@ pub struct Criteria {
     /// The status page answers quickly, on a moving average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<OrOff<Latency>>,
+}
+
+/// What a service's weight is made of, each part a straight line from all of it at `full` to `min` at `zero`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Weighing {
+    /// The usable storage servers, from as many as the criterion needs to all that the node knows; `off` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<Switch>,
+    /// So many storage servers are all, whatever the node knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers_full: Option<Whole>,
+    /// The moving average of the status page's answer time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyScale>,
+    /// The machine's run queue per core, and, where its kernel says, how much waits for processor, memory and disk
+    /// (all of the weight up to 20 % of the time, the least from 80 % on).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadScale>,
+    /// The share of a core that the node itself has used over a minute: all up to 0.5, the least from 0.95 on; `off` unless
+    /// set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Switch>,
+    /// The least weight that all this gives, in percent; 10 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<Whole>,
+    /// A change of so many percent is published at once; 5 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<Whole>,
+    /// A smaller one after this time; `5s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Span>,
+}
+
+/// From which answer time to which.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyScale {
+    /// All of the weight, up to here.
+    pub full: Span,
+    /// The least of it, from here on.
+    pub zero: Span,
+}
+
+/// From which run queue per core to which.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadScale {
+    /// All of the weight, up to here.
+    pub full: Ratio,
+    /// The least of it, from here on.
+    pub zero: Ratio,
 }
 
 /// Enough storage servers are usable.

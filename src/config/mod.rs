@@ -24,6 +24,7 @@ pub use units::{Address, Addresses};
 use crate::health::Rules;
 use crate::tahoe::{NodeDir, Target};
 use positions::Positions;
+use units::PathOrOff;
 
 /// A configuration that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +215,29 @@ impl Config {
         let file: File = serde_yaml::from_str(text)
             .map_err(|e| ConfigError::shape(name, text, &positions, &e))?;
         resolve::resolve(name, text, &positions, file, sources)
+    }
+
+    /// Where the admin socket of a configuration is, without a look at anything else in it: a mistake elsewhere, or a
+    /// node's directory that only the sidecar may read, must not keep an operator from a sidecar that runs.
+    ///
+    /// # Errors
+    ///
+    /// When not even that can be read.
+    pub fn socket(sources: &Sources) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(file) = &sources.file else { return Ok(sources.socket.clone()) };
+        let value = read(file).ok().and_then(|bytes| serde_yaml::from_slice(&bytes).ok());
+        let Some(value) = value else {
+            // It says what is wrong.
+            return Self::load(sources).map(|config| config.admin.socket);
+        };
+        let value: serde_yaml::Value = value;
+        match value.get("admin").and_then(|admin| admin.get("socket")) {
+            None => Ok(sources.socket.clone()),
+            Some(socket) => match serde_yaml::from_value::<PathOrOff>(socket.clone()) {
+                Ok(PathOrOff(socket)) => Ok(socket),
+                Err(_) => Self::load(sources).map(|config| config.admin.socket),
+            },
+        }
     }
 
     /// The effective configuration as YAML.

@@ -222,6 +222,56 @@ impl<T: JsonSchema> JsonSchema for OrOff<T> {
     }
 }
 
+/// A number with at most three decimals, such as `0.7`; kept in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(pub u32);
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / 1000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ratio_;
+        impl Visitor<'_> for Ratio_ {
+            type Value = Ratio;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 1000, such as `0.7`")
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Ratio, E> {
+                let thousandths = (value * 1000.0).round();
+                if (0.0..=1e6).contains(&thousandths) {
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "the bounds were checked"
+                    )]
+                    return Ok(Ratio(thousandths as u32));
+                }
+                Err(E::invalid_value(Unexpected::Float(value), &self))
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Ratio, E> {
+                match u32::try_from(value).ok().filter(|value| *value <= 1000) {
+                    Some(value) => Ok(Ratio(value * 1000)),
+                    None => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Ratio_)
+    }
+}
+
+impl JsonSchema for Ratio {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ratio".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0, "maximum": 1000})
+    }
+}
+
 /// An absolute path, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathOrOff(pub Option<PathBuf>);

@@ -22,7 +22,8 @@ pub(super) struct Gates {
 }
 
 struct Running {
-    asked: Address,
+    /// The address in the configuration; `None` for an inherited socket, which is the service manager's to place.
+    asked: Option<Address>,
     target: Target,
     bound: Address,
     gate: Arc<Gate>,
@@ -39,13 +40,8 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
     let mut gates = Vec::new();
     for gate in &config.gates {
         let claimed = inherited.claim(&format!("gate/{}", gate.name), &gate.listen);
-        if !claimed.is_empty() && gate.when_bad == WhenBad::Close {
-            return Err(Unfit(format!(
-                "gates.{}: the service manager holds its socket and would keep it listening; leave it out of the \
-                 socket unit, or use another `when_bad` than `close`",
-                gate.name
-            ))
-            .into());
+        if !claimed.is_empty() {
+            fits_given(gate)?;
         }
         if claimed.is_empty() {
             for address in &gate.listen {
@@ -57,6 +53,18 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
         }
     }
     Ok(gates)
+}
+
+/// Whether a gate can work on a socket that somebody else keeps listening.
+fn fits_given(gate: &config::Gate) -> Result<(), Unfit> {
+    if gate.when_bad != WhenBad::Close {
+        return Ok(());
+    }
+    Err(Unfit(format!(
+        "gates.{}: the service manager holds its socket and would keep it listening; leave it out of the socket unit, \
+         or use another `when_bad` than `close`",
+        gate.name
+    )))
 }
 
 fn bind(gate: &config::Gate, address: &Address) -> Result<Handover> {
@@ -108,17 +116,17 @@ impl Gates {
     pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Bound>> {
         let mut gates = Vec::new();
         for gate in &config.gates {
-            for asked in gate.listen.iter().filter(|asked| self.find(&gate.name, asked).is_none()) {
+            let same = self.running.iter().filter(|running| running.gate.config.name == gate.name);
+            let here: Vec<_> = same.map(|running| running.asked.as_ref()).collect();
+            if here.contains(&None) {
+                fits_given(gate)?;
+                continue;
+            }
+            for asked in gate.listen.iter().filter(|asked| !here.contains(&Some(asked))) {
                 gates.push((gate.clone(), bind(gate, asked)?));
             }
         }
         Ok(gates)
-    }
-
-    fn find(&self, name: &str, asked: &Address) -> Option<usize> {
-        self.running
-            .iter()
-            .position(|running| &*running.gate.config.name == name && running.asked == *asked)
     }
 
     /// Goes over to the gates of `config`. One that changes keeps its port, its connections and its counts; one
@@ -127,7 +135,10 @@ impl Gates {
         for running in std::mem::take(&mut self.running) {
             let name = Arc::clone(&running.gate.config.name);
             let wanted = config.gates.iter().find(|gate| gate.name == name);
-            let Some(wanted) = wanted.filter(|gate| gate.listen.contains(&running.asked)) else {
+            let stays = |gate: &&config::Gate| {
+                running.asked.as_ref().is_none_or(|asked| gate.listen.contains(asked))
+            };
+            let Some(wanted) = wanted.filter(stays) else {
                 running.end.cancel();
                 continue;
             };

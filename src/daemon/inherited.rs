@@ -3,9 +3,11 @@
 //! They stay open while one process follows another, so that no balancer's question is refused meanwhile.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use anyhow::{Context as _, Result};
 use listenfd::ListenFd;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tracing::warn;
 
@@ -61,18 +63,23 @@ impl Inherited {
 }
 
 fn open(fds: &mut ListenFd, at: usize) -> io::Result<(Listener, Address)> {
-    let none = || io::Error::other("it was taken already");
+    let wrong = || io::Error::other("it is neither a TCP nor a Unix socket that listens");
     if let Ok(tcp) = fds.take_tcp_listener(at) {
-        let tcp = tcp.ok_or_else(none)?;
+        let tcp = tcp.filter(listens).ok_or_else(wrong)?;
         // The runtime needs it so, and a service manager may not have made it so.
         tcp.set_nonblocking(true)?;
         let address = Address::from(tcp.local_addr()?);
         return Ok((Listener::Tcp(TcpListener::from_std(tcp)?), address));
     }
-    let unix = fds.take_unix_listener(at)?.ok_or_else(none)?;
+    let unix = fds.take_unix_listener(at).ok().flatten();
+    let unix = unix.filter(listens).ok_or_else(wrong)?;
     unix.set_nonblocking(true)?;
     let local = unix.local_addr()?;
     let path = local.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;
     let address = Address::Unix(path.to_owned());
     Ok((Listener::Unix(UnixListener::from_std(unix)?, None), address))
+}
+
+fn listens(socket: &impl AsFd) -> bool {
+    SockRef::from(socket).is_listener().unwrap_or(false)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,10 +68,17 @@ impl Kind {
     }
 }
 
-/// A socket, with the address that was asked for and the one that it has.
-pub(super) type Socket = (Kind, Address, Listener, Address);
+/// A socket that is to be served.
+pub(super) struct Socket {
+    pub(super) kind: Kind,
+    /// The address in the configuration; `None` for an inherited one, which is the service manager's to place.
+    asked: Option<Address>,
+    listener: Listener,
+    /// The address that it has.
+    pub(super) bound: Address,
+}
 
-/// Opens every socket that `config` wants. An inherited one takes the place of those at its listener's addresses.
+/// Opens every socket that `config` wants. Inherited ones take the place of all of their listener's addresses.
 pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for kind in Kind::ALL {
@@ -81,12 +88,9 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
             for address in addresses {
                 sockets.push(bind_one(config, kind, address)?);
             }
-        } else {
-            // They stand for the addresses of the file, whatever these are.
-            let asked = addresses.into_iter().map(Some).chain(std::iter::repeat(None));
-            for ((listener, bound), asked) in claimed.into_iter().zip(asked) {
-                sockets.push((kind, asked.unwrap_or_else(|| bound.clone()), listener, bound));
-            }
+        }
+        for (listener, bound) in claimed {
+            sockets.push(Socket { kind, asked: None, listener, bound });
         }
     }
     Ok(sockets)
@@ -101,7 +105,7 @@ fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
         let _ = std::fs::create_dir(dir);
     }
     let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
-    Ok((kind, asked, listener, bound))
+    Ok(Socket { kind, asked: Some(asked), listener, bound })
 }
 
 /// What listeners answer from.
@@ -137,8 +141,18 @@ pub(super) struct Listeners {
 
 struct Running {
     kind: Kind,
-    asked: Address,
+    asked: Option<Address>,
     end: CancellationToken,
+}
+
+impl Running {
+    fn has_port_of(&self, other: &Address) -> bool {
+        let port = |address: &Address| match address {
+            Address::Tcp { port, .. } => Some(*port),
+            Address::Unix(_) => None,
+        };
+        port(other).is_some() && self.asked.as_ref().is_some_and(|asked| port(asked) == port(other))
+    }
 }
 
 impl Listeners {
@@ -154,7 +168,7 @@ impl Listeners {
         shared: &Shared,
         parts: &mut Parts,
     ) {
-        for (kind, asked, listener, _) in sockets {
+        for Socket { kind, asked, listener, .. } in sockets {
             let end = shared.stop.child_token();
             self.running.push(Running { kind, asked, end: end.clone() });
             let hall = shared.hall(kind.name(), end.clone());
@@ -199,26 +213,35 @@ impl Listeners {
     /// Opens the sockets that `config` wants and that are not there yet. Nothing that runs is touched.
     pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Socket>> {
         let mut sockets = Vec::new();
-        // The admin socket stays where it is until a restart.
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Admin) {
+        for kind in Kind::ALL.into_iter().filter(|kind| !self.stays(*kind)) {
             for asked in kind.addresses(config) {
-                if !self
-                    .running
-                    .iter()
-                    .any(|running| running.kind == kind && running.asked == asked)
-                {
-                    sockets.push(bind_one(config, kind, asked)?);
+                let here = |running: &Running| {
+                    running.kind == kind && running.asked.as_ref() == Some(&asked)
+                };
+                if self.running.iter().any(here) {
+                    continue;
                 }
+                let ours = self.running.iter().any(|running| running.has_port_of(&asked));
+                let late = "hcf has this port already, and gives it another host only at a restart";
+                let bound = bind_one(config, kind, asked);
+                sockets.push(if ours { bound.context(late)? } else { bound? });
             }
         }
         Ok(sockets)
     }
 
+    /// Whether a listener stays where it is until a restart: the admin socket, and one with inherited sockets.
+    fn stays(&self, kind: Kind) -> bool {
+        let given = |running: &Running| running.kind == kind && running.asked.is_none();
+        kind == Kind::Admin || self.running.iter().any(given)
+    }
+
     /// Ends the listeners that `config` does not want any more.
     pub(super) fn close_others(&mut self, config: &Config) {
         self.running.retain(|running| {
+            let asked = running.asked.as_ref();
             let wanted = running.kind == Kind::Admin
-                || running.kind.addresses(config).contains(&running.asked);
+                || asked.is_none_or(|asked| running.kind.addresses(config).contains(asked));
             if !wanted {
                 running.end.cancel();
             }

@@ -15,6 +15,7 @@ mod signals;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::runtime::{Builder, Handle};
@@ -32,7 +33,7 @@ use crate::judge::{Inbox, Judge, Memory};
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
 use crate::serve::accept::Hall;
 use crate::systemd::Systemd;
-use crate::tahoe::{Poller, Prober, Timing};
+use crate::tahoe::{Measures, Poller, Prober, Timing};
 use gates::Gates;
 use inherited::Inherited;
 use listeners::{Listeners, Sites};
@@ -54,21 +55,29 @@ pub struct Unfit(String);
 pub async fn run(config: Config, sources: Sources) -> Result<()> {
     let mut signals = Signals::register()?;
     let (mut sidecar, first_look) = Sidecar::start(config, sources).await?;
-    tokio::select! {
-        first = first_look => first.context("the judge ended before its first look")?,
-        () = signals.stop() => return Ok(()),
+    let ready = tokio::select! {
+        first = first_look => first.context("the judge ended before its first look").map(|()| true)?,
+        () = signals.stop() => false,
         ended = sidecar.parts.ended() => bail!("{ended}"),
+    };
+    if ready {
+        say("ready");
+        sidecar.systemd.ready();
+        info!(node = %sidecar.config.node.target, "Ready.");
+        sidecar.serve(&mut signals).await?;
     }
-    say("ready");
-    sidecar.systemd.ready();
-    info!(node = %sidecar.config.node.target, "Ready.");
-    sidecar.serve(&mut signals).await?;
     tokio::select! {
-        () = sidecar.wind_down() => {}
+        () = sidecar.wind_down(ready) => return Ok(()),
         () = signals.stop() => info!("A second signal; stopping at once."),
     }
+    sidecar.shared.stop.cancel();
+    // With the listeners go the files of their sockets.
+    let _ = timeout(AT_ONCE, sidecar.parts.all_ended()).await;
     Ok(())
 }
+
+/// The most that a second signal takes.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// A running sidecar.
 struct Sidecar {
@@ -179,8 +188,8 @@ impl Sidecar {
             boot_id,
             reloads,
         };
-        for (kind, _, _, bound) in &sockets {
-            say(&format!("listening {} {bound}", kind.name()));
+        for socket in &sockets {
+            say(&format!("listening {} {}", socket.kind.name(), socket.bound));
         }
         for (gate, handover) in &ports {
             say(&format!("listening gate/{} {}", gate.name, handover.port.address));
@@ -220,16 +229,19 @@ impl Sidecar {
         }
     }
 
-    /// Tells balancers, waits until they have heard, and lets what runs end.
-    async fn wind_down(&mut self) {
+    /// Tells balancers, unless it was never `ready`, waits until they have heard, and lets what runs end.
+    async fn wind_down(&mut self, ready: bool) {
         self.systemd.stopping();
+        // Whoever asks for a reload now hears that it is too late.
+        self.reloads.close();
+        while self.reloads.try_recv().is_ok() {}
         let Shutdown { say, announce, timeout: time } = self.config.shutdown;
         let word = match say {
             Say::Drain => Some(Stop::Drain),
             Say::Down => Some(Stop::Down),
             Say::Keep => None,
         };
-        if word.is_some() {
+        if ready && word.is_some() {
             self.stopping.send_replace(word);
             info!(?say, announce = %humantime::format_duration(announce), "Stopping.");
             sleep(announce).await;
@@ -287,8 +299,19 @@ fn poller(config: &Config, clock: Clock, observations: mpsc::Sender<Observation>
     let rises = config.services.iter().map(|service| service.rules.damping.rise.get());
     let timing = Timing { every: node.every, rise: rises.max().unwrap_or(1) };
     let prober =
-        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock);
+        Prober::new(node.target.clone(), node.dir.as_ref(), node.overridden, node.timeout, clock)
+            .measuring(measures(config));
     Poller { prober, timing, observations }
+}
+
+/// What any service's weight is made of.
+fn measures(config: &Config) -> Measures {
+    let mut measures = Measures::default();
+    for weighing in config.services.iter().filter_map(|service| service.rules.weighing.as_ref()) {
+        measures.host |= weighing.load.is_some();
+        measures.node |= weighing.node.is_some();
+    }
+    measures
 }
 
 /// Prints a line for whoever started the sidecar; that nobody reads it is no reason to stop.

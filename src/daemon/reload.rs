@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Sidecar;
 use super::room::Room;
+use super::{Sidecar, Unfit};
 use crate::config::{Config, ConfigError};
 use crate::log;
 
@@ -50,6 +50,13 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether the old configuration stays because of the new one.
+    pub(crate) const fn is_failure(&self) -> bool {
+        matches!(self, Self::Senseless { .. } | Self::Impossible { .. })
+    }
+}
+
 /// Keys that count from the next start on.
 const RESTART: [&str; 3] = ["admin", "state_dir", "log.format"];
 
@@ -73,10 +80,7 @@ impl Sidecar {
                 warn!("Not reloaded, the old configuration stays: {error}");
             }
         }
-        let shown = (!matches!(outcome, Outcome::Unchanged)).then(|| outcome.clone());
-        if let Some(outcome) = shown {
-            self.listeners.reloaded(outcome, self.shared.clock.now());
-        }
+        self.listeners.reloaded(outcome.clone(), self.shared.clock.now());
         outcome
     }
 
@@ -103,6 +107,7 @@ impl Sidecar {
             .and_then(|sockets| Ok((sockets, self.gates.bind_missing(&config)?)));
         let (sockets, ports) = match bound {
             Ok(bound) => bound,
+            Err(e) if e.is::<Unfit>() => return Outcome::Senseless { error: e.to_string() },
             Err(e) => return Outcome::Impossible { error: format!("{e:#}") },
         };
         let old = std::mem::replace(&mut self.config, Arc::clone(&config));

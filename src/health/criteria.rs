@@ -275,6 +275,12 @@ impl Server {
         }
     }
 
+    /// Why the node cannot use this server, in a few words; `None` when it can. As [`Server::is_usable`].
+    #[must_use]
+    pub fn trouble(&self, min_space: u64, silence: Option<Duration>) -> Option<&'static str> {
+        self.lack(min_space, silence).map(Lack::as_str)
+    }
+
     /// Whether the node can use this server; `min_space` in bytes, `silence` as in [`Rule::Servers`].
     #[must_use]
     pub fn is_usable(&self, min_space: u64, silence: Option<Duration>) -> bool {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::damping::{Counts, Effect};
+use super::weighing::Smoothed;
 use super::{
     Code, Criterion, Damper, Damping, Else, Facts, Finding, Level, Moment, Observation, Orders,
-    Reason, State, Stop, Verdict, Weight, Word,
+    Part, Reason, State, Stop, Verdict, Weighing, Weight, Word,
 };
 
 /// What a service is judged by.
@@ -19,6 +20,8 @@ pub struct Rules {
     pub damping: Damping,
     /// How long the weight takes to grow back after a flip up; zero for at once.
     pub ramp: Duration,
+    /// What the weight is made of; all of it for `None`.
+    pub weighing: Option<Weighing>,
     /// The most weight while degraded.
     pub degraded_weight: Weight,
     /// How long after a look finished its word still counts.
@@ -43,6 +46,8 @@ struct Seen {
     found: [Vec<Finding>; Level::ALL.len()],
     findings: Vec<Finding>,
     latency: Option<Duration>,
+    parts: Vec<Part>,
+    share: Smoothed,
     finished: Option<Moment>,
     last: Option<Stance>,
     since: Moment,
@@ -100,6 +105,8 @@ impl ServiceJudge {
             found: [const { Vec::new() }; Level::ALL.len()],
             findings: Vec::new(),
             latency: None,
+            parts: Vec::new(),
+            share: Smoothed::NEW,
             finished: None,
             last: None,
             since: now,
@@ -124,6 +131,9 @@ impl ServiceJudge {
     /// Judges by other rules from the next look on. What it has said stands until then.
     pub fn rule_by(&mut self, rules: Rules) {
         self.damper = Damper::resumed(rules.damping, self.damper.counts().clone());
+        if rules.weighing.is_none() {
+            (self.seen.parts, self.seen.share) = (Vec::new(), Smoothed::NEW);
+        }
         self.rules = rules;
     }
 
@@ -157,6 +167,10 @@ impl ServiceJudge {
         self.seen.latency = Some(latency);
         self.seen.findings =
             self.rules.criteria.iter().map(|criterion| criterion.judge(facts, latency)).collect();
+        if let Some(weighing) = &self.rules.weighing {
+            self.seen.parts = weighing.parts(facts, &self.seen.findings, latency);
+            self.seen.share.take(look.finished, &self.seen.parts, weighing);
+        }
         let wanted = level(&self.seen.findings);
         for (level, found) in Level::ALL.iter().zip(&mut self.seen.found) {
             if *level == wanted {
@@ -203,6 +217,7 @@ impl ServiceJudge {
             weight,
             reasons,
             findings: self.seen.findings.clone(),
+            parts: self.seen.parts.clone(),
             since: self.seen.since,
             seq: self.seen.seq,
         }
@@ -275,7 +290,8 @@ impl ServiceJudge {
         let passed = self.damper.rose().map_or(ramp, |rose| now.since(rose).as_nanos());
         let percent =
             if passed >= ramp { 100 } else { RAMP_FROM + (100 - RAMP_FROM) * passed / ramp };
-        let weight = Weight::clamped(u64::try_from(percent).unwrap_or(100));
+        let share = u128::from(self.seen.share.share().percent());
+        let weight = Weight::clamped(u64::try_from(share * percent / 100).unwrap_or(100));
         if degraded { weight.min(self.rules.degraded_weight) } else { weight }
     }
 }
@@ -337,6 +353,7 @@ mod tests {
                 hold: Duration::ZERO,
             },
             ramp: Duration::from_secs(10),
+            weighing: None,
             degraded_weight: Weight::clamped(50),
             freshness: FRESHNESS,
         }

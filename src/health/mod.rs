@@ -16,12 +16,16 @@ mod observation;
 mod orders;
 mod reason;
 mod verdict;
+mod weighing;
 
 pub use criteria::{Criterion, Else, Finding, Floor, Rule};
 pub use damping::{Counts, Damper, Damping, Level};
 pub use judge::{Kept, Rules, ServiceJudge};
 pub use moment::Moment;
-pub use observation::{Facts, FailureKind, Introducers, Link, Observation, ProbeFailure, Server};
+pub use observation::{
+    Facts, FailureKind, Host, Introducers, Link, Observation, ProbeFailure, Server,
+};
 pub use orders::{Orders, Override, Stop, Word};
 pub use reason::{Code, Reason};
 pub use verdict::{State, Verdict, Weight};
+pub use weighing::{Part, Scale, Weighing};

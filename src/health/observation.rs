@@ -24,6 +24,20 @@ pub struct Facts {
     pub introducers: Introducers,
     /// Every storage server that the node knows, dead ones too, in the order of their ids.
     pub servers: Vec<Server>,
+    /// How busy the machine is; `None` when nobody asked, or it cannot be read.
+    pub host: Option<Host>,
+    /// The share of a core that the node has used lately, in thousandths; `None` when it has not said.
+    pub node_busy: Option<u32>,
+}
+
+/// How busy a machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// The runnable tasks per core, over a minute, in thousandths.
+    pub run_queue: u32,
+    /// The share of the last ten seconds in which something waited for the processor, for memory and for the disk, in
+    /// thousandths; `None` where the kernel does not say.
+    pub pressure: [Option<u32>; 3],
 }
 
 /// How many introducers a node has.

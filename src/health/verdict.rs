@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, Finding, Moment, Reason};
+use super::{Code, Finding, Moment, Part, Reason};
 
 /// What a balancer should do with the node, for one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +107,8 @@ pub struct Verdict {
     pub reasons: Vec<Reason>,
     /// What each criterion found in the last good look.
     pub findings: Vec<Finding>,
+    /// What the weight is made of, by the last good look.
+    pub parts: Vec<Part>,
     /// When the state last changed.
     pub since: Moment,
     /// Counts the changes of state, weight and reason codes.

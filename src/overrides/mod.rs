@@ -67,6 +67,18 @@ impl Entry {
     }
 }
 
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, word, reason, owner, by, since, expiry } = self;
+        let (word, since) = (Spoken::from(*word), time::rfc3339(*since));
+        write!(f, "{service}: {word}: {reason}. For {owner}, by {by}, since {since}, ")?;
+        match expiry.until() {
+            Some(until) => write!(f, "until {}", time::rfc3339(until)),
+            None => f.write_str("with no end set"),
+        }
+    }
+}
+
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]

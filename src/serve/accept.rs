@@ -77,6 +77,8 @@ where
             }
         };
         let seat = tokio::select! {
+            // Who was accepted before the end is served, where there is room.
+            biased;
             seat = seats.take(&hall) => seat,
             () = hall.stop.cancelled() => {
                 return Left { listener, waiting: Some((stream, peer)) };
@@ -121,7 +123,7 @@ impl Seats {
             Some(pool) => Arc::clone(pool).acquire_owned().await.ok(),
             None => None,
         };
-        self.idlers.seat(hall.clock, hall.stop.child_token(), [permit, pooled])
+        self.idlers.seat(hall, [permit, pooled])
     }
 }
 
@@ -172,21 +174,21 @@ struct Sitting {
     leave: CancellationToken,
 }
 
+/// How long a question may be on its way when its listener stops; more than a silent one takes on the agent port.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 const BUSY: u64 = u64::MAX;
 /// Marks a connection that waits with nothing read, so that it counts as idle for less long.
 const KEPT: u64 = 1 << 62;
 
 impl Idlers {
-    fn seat(
-        self: &Arc<Self>,
-        clock: Clock,
-        leave: CancellationToken,
-        permits: [Option<OwnedSemaphorePermit>; 2],
-    ) -> Seat {
+    fn seat(self: &Arc<Self>, hall: &Hall, permits: [Option<OwnedSemaphorePermit>; 2]) -> Seat {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let leave = hall.stop.child_token();
         let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
         self.lock().insert(id, Arc::clone(&sitting));
-        Seat { id, clock, sitting, idlers: Arc::clone(self), _permits: permits }
+        let (clock, stop) = (hall.clock, hall.stop.clone());
+        Seat { id, clock, sitting, stop, idlers: Arc::clone(self), _permits: permits }
     }
 
     /// Asks the connection that has been idle longest to leave.
@@ -213,6 +215,7 @@ pub struct Seat {
     id: u64,
     clock: Clock,
     sitting: Arc<Sitting>,
+    stop: CancellationToken,
     idlers: Arc<Idlers>,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
@@ -242,6 +245,15 @@ impl Seat {
     /// Ends when the connection should end, at the next moment that suits it.
     pub async fn leave(&self) {
         self.sitting.leave.cancelled().await;
+    }
+
+    /// The same for a connection that may be about to ask. Where the listener stops, a question that is on its way is
+    /// still heard, for a moment: whoever was let in would take its end for a failure.
+    pub async fn leave_unheard(&self) {
+        self.leave().await;
+        if self.stop.is_cancelled() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
     }
 
     /// Whether the connection should end.

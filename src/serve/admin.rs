@@ -9,11 +9,13 @@ use serde_json::json;
 use tokio::net::unix::UCred;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::info;
 
 use super::accept::Peer;
 use super::http::{Change, Changing, Reply, Site};
 use super::status::StatusSite;
 use crate::board::Board;
+use crate::config::is_word;
 use crate::daemon::{Outcome, ReloadRequest};
 use crate::overrides::{Clear, Desk, Put, Refused};
 
@@ -43,25 +45,28 @@ impl AdminSite {
         self.status.board()
     }
 
-    /// The services that a path names; all of them for an empty name.
-    fn services(&self, name: &str) -> Result<Vec<Arc<str>>, Reply> {
-        let table = self.board().table();
-        let known: Vec<Arc<str>> = table.services.iter().map(|s| Arc::clone(&s.name)).collect();
-        if name.is_empty() {
-            return Ok(known);
-        }
-        let found: Vec<_> = known.iter().filter(|known| &***known == name).cloned().collect();
-        if found.is_empty() {
-            let known = known.join(", ");
-            let detail = format!("there is no service `{name}`; expected one of {known}");
-            return Err(problem(404, &detail));
-        }
-        Ok(found)
+    /// The services that a path names, with commas between; `None` for none, which means all.
+    fn services(&self, names: Option<&str>) -> Result<Option<Vec<Arc<str>>>, Reply> {
+        let Some(names) = names else { return Ok(None) };
+        let board = self.board();
+        let find = |name: &str| {
+            let service = (!name.is_empty()).then(|| board.service(name)).flatten();
+            service.map(|service| Arc::clone(&service.name)).ok_or_else(|| {
+                let known = self.all().join(", ");
+                let detail = format!("there is no service `{name}`; expected one of {known}");
+                problem(404, &detail)
+            })
+        };
+        names.split(',').map(find).collect::<Result<_, _>>().map(Some)
     }
 
-    async fn put(&self, name: &str, body: &[u8], peer: Option<UCred>) -> Reply {
-        let services = match self.services(name) {
-            Ok(services) => services,
+    fn all(&self) -> Vec<Arc<str>> {
+        self.board().table().services.iter().map(|s| Arc::clone(&s.name)).collect()
+    }
+
+    async fn put(&self, names: Option<&str>, body: &[u8], peer: Option<UCred>) -> Reply {
+        let services = match self.services(names) {
+            Ok(services) => services.unwrap_or_else(|| self.all()),
             Err(reply) => return reply,
         };
         let put = match Put::parse(body, SystemTime::now()) {
@@ -71,12 +76,15 @@ impl AdminSite {
         self.settled(self.desk.set(put.request(services, by(peer))).await).await
     }
 
-    async fn delete(&self, name: &str, query: &str, peer: Option<UCred>) -> Reply {
-        let services = match self.services(name) {
-            Ok(services) => (!name.is_empty()).then_some(services),
+    async fn delete(&self, names: Option<&str>, query: &str, peer: Option<UCred>) -> Reply {
+        let services = match self.services(names) {
+            Ok(services) => services,
             Err(reply) => return reply,
         };
         let owner = query.split('&').find_map(|pair| pair.strip_prefix("owner="));
+        if let Some(owner) = owner.filter(|owner| !is_word(owner)) {
+            return problem(400, &format!("the owner `{owner}` is no name"));
+        }
         let clear = Clear { services, owner: owner.map(Into::into), by: by(peer) };
         self.settled(self.desk.clear(clear).await).await
     }
@@ -104,7 +112,8 @@ impl AdminSite {
         }
     }
 
-    async fn reload(&self) -> Reply {
+    async fn reload(&self, peer: Option<UCred>) -> Reply {
+        info!(by = &*by(peer), "A reload is asked for.");
         let (answer, outcome) = oneshot::channel();
         let asked = self.reload.send(answer).await.is_ok();
         match timeout(TIME, outcome).await {
@@ -128,24 +137,24 @@ impl Site for AdminSite {
 
     fn change<'a>(&'a self, change: Change<'a>) -> Option<Changing<'a>> {
         let Change { method, path, query, body, peer } = change;
-        let name =
-            path.strip_prefix("/v1/overrides/").or_else(|| (path == "/v1/overrides").then_some(""));
-        match (method, name) {
-            ("PUT", Some(name)) => Some(Box::pin(self.put(name, body, peer))),
-            ("DELETE", Some(name)) => Some(Box::pin(self.delete(name, query, peer))),
-            ("POST", None) if path == "/v1/reload" => Some(Box::pin(self.reload())),
+        let names = path.strip_prefix("/v1/overrides/");
+        let overrides = names.is_some() || path == "/v1/overrides";
+        match method {
+            "PUT" if overrides => Some(Box::pin(self.put(names, body, peer))),
+            "DELETE" if overrides => Some(Box::pin(self.delete(names, query, peer))),
+            "POST" if path == "/v1/reload" => Some(Box::pin(self.reload(peer))),
             _ => None,
         }
     }
 }
 
-/// Who it is, as the kernel says.
+/// Who it is, as the kernel says, and the way that was taken.
 fn by(peer: Option<UCred>) -> Arc<str> {
-    let Some(peer) = peer else { return "unknown".into() };
+    let Some(peer) = peer else { return "unknown, admin socket".into() };
     let name = uzers::get_user_by_uid(peer.uid());
     let name = name.map_or_else(|| "?".to_owned(), |user| user.name().to_string_lossy().into());
     let pid = peer.pid().map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    format!("{name} (uid {}{pid})", peer.uid()).into()
+    format!("{name} (uid {}{pid}), admin socket", peer.uid()).into()
 }
 
 fn problem(status: u16, detail: &str) -> Reply {

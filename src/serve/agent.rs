@@ -65,8 +65,9 @@ impl Agent {
         let mut buffer = Vec::with_capacity(QUESTION_LIMIT);
         seat.reading();
         let asked = tokio::select! {
+            biased;
             asked = read_question(&mut stream, &mut buffer) => asked,
-            () = seat.leave() => return,
+            () = seat.leave_unheard() => return,
         };
         let (answer, clean) = match asked {
             Asked::Line(clean) => {
@@ -78,8 +79,9 @@ impl Agent {
                 }
             }
             Asked::Http => tokio::select! {
+                biased;
                 answer = self.http(&mut stream, peer, &mut buffer) => (answer, false),
-                () = seat.leave() => return,
+                () = seat.leave_unheard() => return,
             },
             Asked::TooLong => (AgentLine::refusal("question too long").line, false),
             Asked::Gone => return,

@@ -1,11 +1,12 @@
 //! Opening listening sockets: TCP and Unix, each so that a second sidecar cannot bind silently.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -112,6 +113,7 @@ fn tcp(host: &str, port: u16) -> io::Result<Socket> {
 /// Binds where nobody else can go and renames into place, so that the socket never stands there, or
 /// anywhere, with other permissions, and never not at all.
 fn unix(path: &Path, access: Access) -> io::Result<(Listener, Address)> {
+    let _turn = take_turn(path)?;
     if let Ok(there) = std::fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
             return Err(io::Error::other("a file that is not a socket stands there"));
@@ -131,6 +133,27 @@ fn unix(path: &Path, access: Access) -> io::Result<(Listener, Address)> {
     let (listener, file) = placed?;
     Ok((Listener::Unix(listener, Some(file)), Address::Unix(path.to_owned())))
 }
+
+/// Keeps other sidecars from taking a place in the same directory until it is dropped: of two that start at once, the
+/// second must meet the first one's socket.
+fn take_turn(path: &Path) -> io::Result<Option<File>> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    // Where there is no such directory, that is found out soon enough; one that cannot be read has no turns.
+    let Ok(dir) = File::open(dir.unwrap_or_else(|| Path::new("."))) else { return Ok(None) };
+    for _ in 0..TURNS {
+        match dir.try_lock() {
+            Ok(()) => return Ok(Some(dir)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(TURN),
+            // Nor has a file system without locks.
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Err(io::Error::other("another process keeps its directory locked"))
+}
+
+/// How long a start waits for its turn: many times what others need.
+const TURNS: u32 = 200;
+const TURN: Duration = Duration::from_millis(10);
 
 fn place(temporary: &Path, path: &Path, access: Access) -> io::Result<(UnixListener, SocketFile)> {
     let listener = UnixListener::bind(temporary)?;
@@ -197,6 +220,24 @@ mod tests {
         let error =
             bind(&address("unix:/nonexistent/dir/s"), "agent", Access::mode(0o666)).unwrap_err();
         assert!(error.to_string().ends_with("its directory does not exist"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn of_those_who_want_a_place_at_once_one_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Address::Unix(dir.path().join("s"));
+        for _ in 0..50 {
+            let runtime = tokio::runtime::Handle::current();
+            let had = std::thread::scope(|scope| {
+                let bind = || {
+                    let _entered = runtime.enter();
+                    bind(&at, "admin", Access::mode(0o660))
+                };
+                let wanting: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+                wanting.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert_eq!(had.iter().filter(|had| had.is_ok()).count(), 1);
+        }
     }
 
     #[tokio::test]

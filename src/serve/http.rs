@@ -145,8 +145,9 @@ pub(super) const fn phrase(status: u16) -> &'static str {
 pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Site>) {
     let mut buffer = Vec::new();
     let mut out = Vec::new();
+    let mut fresh = true;
     loop {
-        let header = match read_header(&mut stream, &seat, &mut buffer).await {
+        let header = match read_header(&mut stream, &seat, &mut buffer, fresh).await {
             Header::Complete(length) => length,
             Header::TooLarge => {
                 return refuse(&mut stream, 431, "the header is larger than 8 KiB").await;
@@ -168,6 +169,7 @@ pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Sit
         if !kept {
             return linger(&mut stream).await;
         }
+        fresh = false;
         buffer.drain(..header);
         // A long answer's room is not kept for the next one.
         out.clear();
@@ -182,7 +184,13 @@ enum Header {
     Gone,
 }
 
-async fn read_header(stream: &mut Stream, seat: &Seat, buffer: &mut Vec<u8>) -> Header {
+/// `fresh` is a connection that nothing was asked on yet: who opened it is about to.
+async fn read_header(
+    stream: &mut Stream,
+    seat: &Seat,
+    buffer: &mut Vec<u8>,
+    fresh: bool,
+) -> Header {
     let mut deadline = (!buffer.is_empty()).then(|| Instant::now() + HEADER_TIME);
     loop {
         if let Some(end) = header_end(buffer) {
@@ -199,9 +207,13 @@ async fn read_header(stream: &mut Stream, seat: &Seat, buffer: &mut Vec<u8>) -> 
             Instant::now() + IDLE
         };
         buffer.reserve(1024);
+        let begun = fresh || !buffer.is_empty();
         let read = tokio::select! {
+            // What has come is answered, whatever else has happened meanwhile.
+            biased;
             read = timeout_at(until, stream.read_buf(buffer)) => read,
-            () = seat.leave() => return Header::Gone,
+            () = seat.leave(), if !begun => return Header::Gone,
+            () = seat.leave_unheard(), if begun => return Header::Gone,
         };
         match read {
             Ok(Ok(1..)) if deadline.is_some() => {}

@@ -13,6 +13,7 @@ pub mod grpc;
 mod health;
 mod hold;
 pub mod http;
+mod page;
 mod question;
 pub mod status;
 mod words;

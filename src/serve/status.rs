@@ -15,10 +15,11 @@ use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
-use crate::board::Board;
+use super::page;
+use crate::board::{Board, Table};
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
-use crate::health::{Finding, Moment, Reason, State, Weight};
+use crate::health::{Finding, Moment, Part, Reason, State, Weight};
 use crate::overrides::{Entry, Ruling};
 
 /// Answers operators.
@@ -50,9 +51,12 @@ impl StatusSite {
         &self.health.board
     }
 
-    /// Shows what came of the last reload.
+    /// Shows what came of the last reload. One that found nothing new says only that nothing is wrong any more.
     pub fn reloaded(&self, at: Moment, outcome: Outcome) {
-        self.reloaded.store(Some(Arc::new((at, outcome))));
+        let wrong = self.reloaded.load().as_ref().is_some_and(|last| last.1.is_failure());
+        if outcome != Outcome::Unchanged || wrong {
+            self.reloaded.store(Some(Arc::new((at, outcome))));
+        }
     }
 }
 
@@ -68,9 +72,8 @@ impl Site for StatusSite {
                 let entries = &self.rulings.borrow().entries;
                 Reply::json(200, &json!({"overrides": entries}))
             }
-            "/" => {
-                Reply::json(200, &json!({"see": ["/v1/status", "/health", "/livez", "/readyz"]}))
-            }
+            "/" => page::page(self.board(), &Status::of(self)),
+            "/style.css" => page::style(),
             _ => self.health.get(path, query, peer),
         }
     }
@@ -78,47 +81,47 @@ impl Site for StatusSite {
 
 /// Everything, as `/v1/status` says it.
 #[derive(Debug, Serialize)]
-struct Status {
-    version: &'static str,
-    commit: Option<&'static str>,
-    config_hash: String,
-    started: String,
-    ready: bool,
-    node: NodeStatus,
-    services: BTreeMap<String, ServiceStatus>,
-    gates: Vec<GateStatus>,
-    askers: Vec<AskerStatus>,
+pub(super) struct Status {
+    pub(super) version: &'static str,
+    pub(super) commit: Option<&'static str>,
+    pub(super) config_hash: String,
+    pub(super) started: String,
+    pub(super) ready: bool,
+    pub(super) node: NodeStatus,
+    pub(super) services: BTreeMap<String, ServiceStatus>,
+    pub(super) gates: Vec<GateStatus>,
+    pub(super) askers: Vec<AskerStatus>,
     /// Everything that operators have ordered.
-    overrides: Vec<Entry>,
+    pub(super) overrides: Vec<Entry>,
     /// What they had ordered cannot be read any more.
-    overrides_lost: bool,
+    pub(super) overrides_lost: bool,
     /// What is wrong with files that order something, and the like.
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
     /// What came of the last reload that changed, or would have changed, something.
-    reload: Option<Reloaded>,
+    pub(super) reload: Option<Reloaded>,
 }
 
 #[derive(Debug, Serialize)]
-struct Reloaded {
-    at: String,
+pub(super) struct Reloaded {
+    pub(super) at: String,
     #[serde(flatten)]
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 /// One who asks.
 #[derive(Debug, Serialize)]
-struct AskerStatus {
-    listener: &'static str,
-    peer: String,
-    service: String,
-    first: String,
-    last: String,
-    every_ms: Option<u128>,
-    count: u64,
+pub(super) struct AskerStatus {
+    pub(super) listener: &'static str,
+    pub(super) peer: String,
+    pub(super) service: String,
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) every_ms: Option<u128>,
+    pub(super) count: u64,
     /// It was told what holds now.
-    current: bool,
+    pub(super) current: bool,
     /// It has fallen silent.
-    lost: bool,
+    pub(super) lost: bool,
 }
 
 impl AskerStatus {
@@ -139,18 +142,18 @@ impl AskerStatus {
 }
 
 #[derive(Debug, Serialize)]
-struct GateStatus {
-    name: String,
-    address: String,
-    service: String,
-    when_bad: WhenBad,
+pub(super) struct GateStatus {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) service: String,
+    pub(super) when_bad: WhenBad,
     /// Whether the port listens.
-    open: bool,
+    pub(super) open: bool,
     /// Why it does not, although it should.
-    trouble: Option<String>,
-    connections: usize,
-    accepted: u64,
-    refused: u64,
+    pub(super) trouble: Option<String>,
+    pub(super) connections: usize,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
 }
 
 impl GateStatus {
@@ -171,37 +174,48 @@ impl GateStatus {
 }
 
 #[derive(Debug, Serialize)]
-struct NodeStatus {
-    url: String,
-    dir: Option<String>,
-    nickname: String,
-    observed: Option<String>,
-    age_ms: Option<u128>,
-    answer_ms: Option<f64>,
-    failure: Option<Failure>,
-    introducers: Option<crate::health::Introducers>,
-    servers_known: Option<usize>,
+pub(super) struct NodeStatus {
+    pub(super) url: String,
+    pub(super) dir: Option<String>,
+    pub(super) nickname: String,
+    pub(super) observed: Option<String>,
+    pub(super) age_ms: Option<u128>,
+    pub(super) answer_ms: Option<f64>,
+    pub(super) failure: Option<Failure>,
+    pub(super) introducers: Option<crate::health::Introducers>,
+    pub(super) servers_known: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
-struct Failure {
-    code: &'static str,
-    text: String,
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    pub(super) text: String,
 }
 
 #[derive(Debug, Serialize)]
-struct ServiceStatus {
-    state: State,
-    degraded: bool,
-    forced: bool,
-    weight: Weight,
-    since: String,
-    seq: u64,
-    fresh_until: Option<String>,
-    reasons: Vec<Reason>,
-    findings: Vec<Finding>,
+pub(super) struct ServiceStatus {
+    pub(super) state: State,
+    pub(super) degraded: bool,
+    pub(super) forced: bool,
+    pub(super) weight: Weight,
+    pub(super) since: String,
+    pub(super) seq: u64,
+    pub(super) fresh_until: Option<String>,
+    pub(super) reasons: Vec<Reason>,
+    pub(super) findings: Vec<Finding>,
+    /// What the weight is made of.
+    pub(super) weight_parts: Vec<Part>,
     #[serde(rename = "override")]
-    overridden: Option<Entry>,
+    pub(super) overridden: Option<Entry>,
+}
+
+/// A sentence for each override of a service that does not exist, since it does nothing.
+fn unknown(ruling: &Ruling, table: &Table) -> impl Iterator<Item = String> {
+    let known = |entry: &&Entry| table.services.iter().any(|s| s.name == entry.service);
+    ruling.entries.iter().filter(move |entry| !known(entry)).map(|entry| {
+        let Entry { service, by, .. } = entry;
+        format!("there is no service `{service}`, so an override of it does nothing; set by {by}")
+    })
 }
 
 impl Status {
@@ -238,6 +252,7 @@ impl Status {
                 fresh_until: fresh_until.clone(),
                 reasons: verdict.reasons,
                 findings: verdict.findings,
+                weight_parts: verdict.parts,
                 overridden: ruling
                     .entries
                     .iter()
@@ -264,7 +279,7 @@ impl Status {
                 .collect(),
             overrides: ruling.entries.clone(),
             overrides_lost: ruling.lost,
-            notes: ruling.notes.clone(),
+            notes: ruling.notes.iter().cloned().chain(unknown(&ruling, &table)).collect(),
             reload: site.reloaded.load().as_ref().map(|reloaded| Reloaded {
                 at: clock.rfc3339(reloaded.0),
                 outcome: reloaded.1.clone(),

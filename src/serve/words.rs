@@ -230,6 +230,7 @@ mod tests {
             weight: Weight::clamped(weight),
             reasons: codes.iter().map(reason).collect(),
             findings: Vec::new(),
+            parts: Vec::new(),
             since: Moment::default(),
             seq: 1,
         }

@@ -14,7 +14,7 @@ mod tls;
 
 pub use cfg::{CfgError, NodeDir, Shares};
 pub use endpoint::{Endpoint, Target, Trust};
-pub use poller::{Poller, Prober, Timing};
+pub use poller::{Measures, Poller, Prober, Timing};
 
 /// Shares that Tahoe-LAFS uses when `tahoe.cfg` says nothing, or is not known.
 pub const DEFAULT_SHARES: Shares = Shares::DEFAULT;

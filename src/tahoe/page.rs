@@ -53,7 +53,11 @@ impl Reader {
         let statuses = introducers.statuses.0;
         let connected = statuses.iter().filter(|s| link(s) == Link::Connected).count();
         let configured = statuses.len();
-        Ok(Facts { introducers: Introducers { connected, configured }, servers })
+        Ok(Facts {
+            introducers: Introducers { connected, configured },
+            servers,
+            ..Facts::default()
+        })
     }
 
     fn server(&mut self, raw: &RawServer<'_>, now: Moment, wall: f64) -> Server {

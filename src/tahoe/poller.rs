@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::page::Reader;
 use super::{NodeDir, Target};
 use crate::clock::Clock;
-use crate::health::{Facts, FailureKind, Observation, ProbeFailure};
+use crate::health::{Facts, FailureKind, Moment, Observation, ProbeFailure};
 
 /// Takes one look at a time.
 #[derive(Debug)]
@@ -28,7 +28,24 @@ pub struct Prober {
     process: Option<String>,
     /// A connection to what is known to be the node, as long as that process runs.
     kept: Option<Connection>,
+    measures: Measures,
+    /// What the node's statistics page said last, and when it was asked.
+    busy: (Option<u32>, Option<Moment>),
 }
+
+/// What is measured beside the status page, where a weight is made of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// How busy the machine is.
+    pub host: bool,
+    /// How busy the node is.
+    pub node: bool,
+}
+
+/// The node's own figure is one of a minute, so it is not asked for at every look.
+const STATISTICS_EVERY: Duration = Duration::from_secs(15);
+const STATISTICS_TIME: Duration = Duration::from_millis(500);
+const STATISTICS_PAGE: &str = "/statistics?t=json";
 
 const STATUS_PAGE: &str = "/?t=json";
 const WELCOME_PAGE: &str = "/";
@@ -54,7 +71,15 @@ impl Prober {
             reader: Reader::new(keepalive),
             process: None,
             kept: None,
+            measures: Measures::default(),
+            busy: (None, None),
         }
+    }
+
+    /// The same, that also measures.
+    #[must_use]
+    pub fn measuring(self, measures: Measures) -> Self {
+        Self { measures, ..self }
     }
 
     /// Looks once. It ends, well or badly, within the timeout.
@@ -105,10 +130,7 @@ impl Prober {
                 // The node may have closed the connection just as the request was on its way.
                 Err(Failed { unheard: true, .. }) => {}
                 Err(Failed { failure, .. }) => return Err(failure),
-                Ok(seen) => {
-                    self.kept = Some(kept);
-                    return Ok(seen);
-                }
+                Ok(seen) => return Ok(self.measured(kept, seen).await),
             }
         }
         let mut connection = Connection::open(&self.target).await?;
@@ -119,8 +141,32 @@ impl Prober {
             aside(move || identity.prove(&page)).await.ok_or_else(unread)??;
         }
         let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
+        Ok(self.measured(connection, seen).await)
+    }
+
+    /// Adds what is measured, and keeps the connection. That something cannot be measured is no failure of the node.
+    async fn measured(
+        &mut self,
+        mut connection: Connection,
+        (took, mut facts): (Duration, Facts),
+    ) -> (Duration, Facts) {
+        if self.measures.host {
+            facts.host = aside(crate::host::read).await.flatten();
+        }
+        let now = self.clock.now();
+        let due = self.busy.1.is_none_or(|asked| now.since(asked) >= STATISTICS_EVERY);
+        if self.measures.node && due {
+            let page = timeout(STATISTICS_TIME, connection.get(STATISTICS_PAGE)).await;
+            let page = page.ok().and_then(Result::ok);
+            self.busy = (page.as_deref().and_then(busy), Some(now));
+            if page.is_none() {
+                // Whatever may still come on it is no answer to the next question.
+                return (took, facts);
+            }
+        }
+        facts.node_busy = self.busy.0;
         self.kept = Some(connection);
-        Ok(seen)
+        (took, facts)
     }
 
     async fn read_status(
@@ -135,6 +181,12 @@ impl Prober {
         let facts = facts.map_err(|failure| Failed { failure, unheard: false })?;
         Ok((now.since(asked), facts))
     }
+}
+
+/// The share of a core that the node has used over the last minute, in thousandths.
+fn busy(page: &[u8]) -> Option<u32> {
+    let page: serde_json::Value = serde_json::from_slice(page).ok()?;
+    crate::host::thousandths(page.get("stats")?.get("cpu_monitor.1min_avg")?.as_f64()?)
 }
 
 /// When to look.

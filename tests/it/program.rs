@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::lab::hcf::hcf_binary;
+use crate::lab::hcf::{hcf_binary, read_variables};
 
 /// How a run ended, and what it said.
 #[derive(Debug)]
@@ -15,10 +15,8 @@ pub(crate) struct Run {
 /// Runs hcf with these arguments, and nothing of this environment that it reads.
 pub(crate) fn hcf(args: &[&str]) -> Run {
     let mut command = Command::new(hcf_binary());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HCF_") {
-            command.env_remove(name);
-        }
+    for name in read_variables() {
+        command.env_remove(name);
     }
     let run = command.args(args).stdin(Stdio::null()).output().expect("hcf can be started");
     Run {

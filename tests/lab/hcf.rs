@@ -1,6 +1,7 @@
 //! The program under test, as a user starts it.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,12 +21,42 @@ pub fn hcf_binary() -> PathBuf {
     built.or_else(named).expect("HCF_BIN names the hcf to run")
 }
 
+/// The variables of this environment that hcf would read: a test must not meet another sidecar's socket.
+pub fn read_variables() -> Vec<String> {
+    let read = [
+        "XDG_RUNTIME_DIR",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "LISTEN_PID",
+        "RUST_LOG",
+    ];
+    let own = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let own = own.filter(|name| name.starts_with("HCF_"));
+    read.into_iter().map(str::to_owned).chain(own).collect()
+}
+
+/// A start that takes more than arguments. Listeners are only where these or the configuration say so.
+#[derive(Debug, Default)]
+pub struct Launch<'a> {
+    /// Behind `hcf run`.
+    pub args: &'a [&'a str],
+    /// Environment variables.
+    pub variables: &'a [(&'a str, &'a str)],
+    /// A socket that the service manager would have opened, and the name it would give it.
+    pub inherited: Option<(OwnedFd, &'a str)>,
+}
+
 /// A running sidecar.
 #[derive(Debug)]
 pub struct Hcf {
     process: Process,
     addresses: BTreeMap<String, String>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Hcf {
@@ -72,17 +103,42 @@ impl Hcf {
         Self::spawn_in(place::folder("hcf"), &[], args, &LISTENERS)
     }
 
+    /// Starts without waiting.
+    pub fn launch(launch: Launch<'_>) -> Self {
+        let binary = hcf_binary().display().to_string();
+        let mut words = vec![binary.as_str(), "run"];
+        // The protocol wants the socket as descriptor 3, and the process id of whoever uses it.
+        let shell = "exec 3<&0 0</dev/null; LISTEN_PID=$$ exec \"$@\"";
+        if launch.inherited.is_some() {
+            words.splice(0..0, ["sh", "-c", shell, "sh"]);
+        }
+        words.extend(launch.args);
+        let mut program = program(&words);
+        for (name, value) in launch.variables {
+            program = program.variable(name, value);
+        }
+        if let Some((socket, name)) = launch.inherited {
+            program = program.variable("LISTEN_FDS", "1").variable("LISTEN_FDNAMES", name);
+            program = program.stdin(socket);
+        }
+        Self::of(&program, place::folder("hcf"))
+    }
+
     fn spawn_in(folder: TempDir, starter: &[&str], args: &[&str], listeners: &[&str]) -> Self {
         let binary = hcf_binary().display().to_string();
         let words = [starter, &[binary.as_str(), "run"], args].concat();
-        let mut program = Program::new("hcf", Path::new(words[0])).args(words[1..].iter().copied());
+        let mut program = program(&words);
         for listener in listeners {
             if !args.iter().any(|arg| arg.split('=').next() == Some(*listener)) {
                 program = program.args([*listener, "127.0.0.1:0"]);
             }
         }
-        let process = Process::start(&program, folder.path());
-        Self { process, addresses: BTreeMap::new(), _folder: folder }
+        Self::of(&program, folder)
+    }
+
+    fn of(program: &Program, folder: TempDir) -> Self {
+        let process = Process::start(program, folder.path());
+        Self { process, addresses: BTreeMap::new(), folder }
     }
 
     /// Waits until it says that every listener is bound and the first look at the node is over.
@@ -91,12 +147,37 @@ impl Hcf {
             self.process.must_run();
             self.process.stdout().lines().any(|line| line == "ready")
         });
+        self.read_addresses();
+    }
+
+    /// Waits until this listener is bound, which comes before the first look at the node.
+    pub fn wait_listening(&mut self, name: &str) {
+        wait_until("hcf to listen", LONG, || {
+            self.process.must_run();
+            self.read_addresses();
+            self.addresses.contains_key(name)
+        });
+    }
+
+    fn read_addresses(&mut self) {
         for line in self.process.stdout().lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["listening", name, address] = words[..] {
                 self.addresses.insert(name.to_owned(), address.to_owned());
             }
         }
+    }
+
+    /// Waits for `ready` after a start that was not waited for.
+    #[must_use]
+    pub fn ready(mut self) -> Self {
+        self.wait_ready();
+        self
+    }
+
+    /// The configuration file of [`Hcf::configured`].
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("hcf.yaml")
     }
 
     /// Where HAProxy asks.
@@ -135,6 +216,11 @@ impl Hcf {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+fn program(words: &[&str]) -> Program {
+    let program = Program::new("hcf", Path::new(words[0])).args(words[1..].iter().copied());
+    program.without(read_variables())
 }
 
 /// One agent question, such as `"write\n"`; the answer as it came, with its line end.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
@@ -43,13 +44,16 @@ pub struct Program {
     words: Vec<String>,
     group: Option<u32>,
     variables: Vec<(String, String)>,
+    removed: Vec<String>,
+    stdin: Option<OwnedFd>,
 }
 
 impl Program {
     /// `name` is for logs and messages.
     pub fn new(name: &str, path: &Path) -> Self {
         let words = vec![path.display().to_string()];
-        Self { name: name.to_owned(), words, group: None, variables: Vec::new() }
+        let (variables, removed) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), words, group: None, variables, removed, stdin: None }
     }
 
     /// One more argument.
@@ -79,6 +83,20 @@ impl Program {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
+
+    /// Without these variables of the lab's own environment.
+    #[must_use]
+    pub fn without(mut self, names: Vec<String>) -> Self {
+        self.removed.extend(names);
+        self
+    }
+
+    /// What it has as its standard input; nothing otherwise.
+    #[must_use]
+    pub fn stdin(mut self, input: OwnedFd) -> Self {
+        self.stdin = Some(input);
+        self
+    }
 }
 
 /// A running program; killed and reaped when dropped.
@@ -104,8 +122,14 @@ impl Process {
             command.args(["--regid", &group.to_string(), "--clear-groups"]);
         }
         command.arg("--").args(&program.words);
+        for name in &program.removed {
+            command.env_remove(name);
+        }
         command.envs(program.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(create(&out)).stderr(create(&err));
+        let input = program.stdin.as_ref().map_or_else(Stdio::null, |input| {
+            Stdio::from(input.try_clone().expect("a descriptor can be copied"))
+        });
+        command.stdin(input).stdout(create(&out)).stderr(create(&err));
         let child =
             spawn(command).unwrap_or_else(|error| panic!("cannot start {}: {error}", program.name));
         Self { name: program.name.clone(), child, ended: None, out, err }

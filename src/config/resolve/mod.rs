@@ -4,6 +4,7 @@ mod admin;
 mod gates;
 mod node;
 mod services;
+mod weighing;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

@@ -58,6 +58,10 @@ impl Resolver<'_> {
         };
         let ramp =
             self.span(&format!("{key}.ramp"), file.ramp, Span(base.ramp), Duration::ZERO..=DAY);
+        let counted =
+            criteria.iter().any(|criterion| matches!(criterion.rule, Rule::Servers { .. }));
+        let (weighing, shown_weight) = self.weighing(&key, file.weight.as_ref(), counted);
+        shown.weight = shown_weight;
         shown.degraded_weight = Some(Whole(degraded));
         shown.damping = file.damping.as_ref().map(|_| show_damping(damping));
         shown.ramp = file.ramp.map(|_| Span(ramp));
@@ -68,6 +72,7 @@ impl Resolver<'_> {
                 criteria,
                 damping,
                 ramp,
+                weighing,
                 degraded_weight: Weight::clamped(degraded),
                 freshness: base.freshness,
             },

@@ -24,8 +24,8 @@ use crate::config::Address;
 #[derive(Debug)]
 pub struct Port {
     name: String,
-    /// Where it was asked to be.
-    pub asked: Address,
+    /// Where it was asked to be; `None` for one that somebody else keeps listening.
+    pub asked: Option<Address>,
     /// Where it is, port 0 resolved.
     pub address: Address,
     bound: Bound,
@@ -51,7 +51,7 @@ impl Port {
         let bound = match asked {
             Address::Tcp { .. } => {
                 let (socket, address) = bind::reserve(asked, name)?;
-                let (name, asked) = (name.to_owned(), asked.clone());
+                let (name, asked) = (name.to_owned(), Some(asked.clone()));
                 return Ok(Self { name, asked, address, bound: Bound::Tcp(Some(socket)) });
             }
             // Said now, as long as somebody waits for it, rather than at the first opening.
@@ -59,12 +59,17 @@ impl Port {
                 bind::bind(asked, name, bind::Access::mode(0o666)).map(|_| Bound::Unix)?
             }
         };
-        Ok(Self { name: name.to_owned(), asked: asked.clone(), address: asked.clone(), bound })
+        Ok(Self {
+            name: name.to_owned(),
+            asked: Some(asked.clone()),
+            address: asked.clone(),
+            bound,
+        })
     }
 
     /// A port that somebody else keeps listening.
     pub(super) fn given(address: Address) -> Self {
-        Self { name: String::new(), asked: address.clone(), address, bound: Bound::Given }
+        Self { name: String::new(), asked: None, address, bound: Bound::Given }
     }
 
     /// Listens, again or for the first time.

@@ -107,6 +107,7 @@ mod tests {
             reasons: Vec::new(),
             findings: Vec::new(),
             since: crate::health::Moment::default(),
+            parts: Default::default(),
             seq,
         };
         let service = Arc::clone(&config.default_service);

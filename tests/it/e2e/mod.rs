@@ -15,6 +15,7 @@ mod node;
 mod passing;
 mod readme;
 mod relay;
+mod shares;
 mod snippets;
 mod unit;
 mod web_port;
