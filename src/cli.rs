@@ -158,6 +158,9 @@ pub struct Run {
     /// Where HTTP health checks ask, as `listen.health`.
     #[arg(long, value_name = "ADDRESS", env = "HCF_LISTEN_HEALTH", value_parser = Addresses::parse)]
     health: Option<Addresses>,
+    /// Where health checks and weights are asked for over gRPC, as `listen.grpc`; `off` unless set.
+    #[arg(long, value_name = "ADDRESS", env = "HCF_LISTEN_GRPC", value_parser = Addresses::parse)]
+    grpc: Option<Addresses>,
     /// Where operators ask, as `listen.status`.
     #[arg(long, value_name = "ADDRESS", env = "HCF_LISTEN_STATUS", value_parser = Addresses::parse)]
     status: Option<Addresses>,
@@ -170,6 +173,7 @@ impl Run {
         Sources {
             agent: self.agent.clone(),
             health: self.health.clone(),
+            grpc: self.grpc.clone(),
             status: self.status.clone(),
             ..self.config.sources()
         }

@@ -330,6 +330,9 @@ pub struct Listen {
     /// HTTP health checks; `127.0.0.1:5291` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Addresses>,
+    /// Health checks and weights over gRPC; off unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<Addresses>,
     /// Status for operators; `127.0.0.1:5293` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Addresses>,

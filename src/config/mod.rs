@@ -98,6 +98,8 @@ pub struct Listen {
     pub agent: Vec<Address>,
     /// HTTP health checks.
     pub health: Vec<Address>,
+    /// Health checks and weights over gRPC.
+    pub grpc: Vec<Address>,
     /// Status for operators.
     pub status: Vec<Address>,
 }
@@ -167,6 +169,8 @@ pub struct Sources {
     pub agent: Option<Addresses>,
     /// `--health`
     pub health: Option<Addresses>,
+    /// `--grpc`
+    pub grpc: Option<Addresses>,
     /// `--status`
     pub status: Option<Addresses>,
     /// Where the admin socket is unless the file says so; `None` for nowhere.

@@ -1,4 +1,4 @@
-//! The listeners that answer questions: agent, health, status and admin, each at its addresses.
+//! The listeners that answer questions: agent, health, grpc, status and admin, each at its addresses.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::serve::accept::{self, Seats};
 use crate::serve::admin::AdminSite;
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Access, Listener, bind};
+use crate::serve::grpc::GrpcSite;
 use crate::serve::http::{self, Site};
 use crate::serve::status::{Gates, StatusSite};
 
@@ -28,17 +29,19 @@ use crate::serve::status::{Gates, StatusSite};
 pub(super) enum Kind {
     Agent,
     Health,
+    Grpc,
     Status,
     Admin,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Agent, Self::Health, Self::Status, Self::Admin];
+    const ALL: [Self; 5] = [Self::Agent, Self::Health, Self::Grpc, Self::Status, Self::Admin];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Agent => "agent",
             Self::Health => "health",
+            Self::Grpc => "grpc",
             Self::Status => "status",
             Self::Admin => "admin",
         }
@@ -46,7 +49,7 @@ impl Kind {
 
     fn access(self, config: &Config) -> Access {
         match self {
-            Self::Agent | Self::Health => Access::mode(0o666),
+            Self::Agent | Self::Health | Self::Grpc => Access::mode(0o666),
             // It shows the grid's topology.
             Self::Status => Access::mode(0o660),
             // Whoever can connect may change things.
@@ -58,6 +61,7 @@ impl Kind {
         match self {
             Self::Agent => config.listen.agent.clone(),
             Self::Health => config.listen.health.clone(),
+            Self::Grpc => config.listen.grpc.clone(),
             Self::Status => config.listen.status.clone(),
             Self::Admin => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
         }
@@ -108,6 +112,7 @@ fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
 pub(super) struct Sites {
     board: Arc<Board>,
     health: Arc<HealthSite>,
+    grpc: Arc<GrpcSite>,
     status: Arc<StatusSite>,
     admin: Arc<AdminSite>,
 }
@@ -119,11 +124,12 @@ impl Sites {
         rulings: watch::Receiver<Arc<Ruling>>,
         desk: Desk,
         reload: mpsc::Sender<Request>,
-    ) -> Self {
+    ) -> Result<Self> {
         let health = Arc::new(HealthSite { board: Arc::clone(board), listener: "health" });
         let status = Arc::new(StatusSite::new(Arc::clone(board), gates, rulings));
         let admin = Arc::new(AdminSite::new(Arc::clone(&status), desk, reload));
-        Self { board: Arc::clone(board), health, status, admin }
+        let grpc = Arc::new(GrpcSite::new(board)?);
+        Ok(Self { board: Arc::clone(board), health, grpc, status, admin })
     }
 }
 
@@ -174,6 +180,17 @@ impl Listeners {
                     parts.spawn(&what, end, async move {
                         accept::serve(listener, hall, seats, |stream, peer, seat| {
                             Arc::clone(&agent).serve(stream, peer, seat)
+                        })
+                        .await;
+                    });
+                    continue;
+                }
+                Kind::Grpc => {
+                    let grpc = Arc::clone(&self.sites.grpc);
+                    let seats = Seats::new(room::GRPC.min(room.listener));
+                    parts.spawn(&what, end, async move {
+                        accept::serve(listener, hall, seats, |stream, peer, seat| {
+                            Arc::clone(&grpc).serve(stream, peer, seat)
                         })
                         .await;
                     });

@@ -179,7 +179,7 @@ impl Sidecar {
         }
 
         let gates = Gates::default();
-        let sites = Sites::new(&shared.board, gates.shown(), rulings, desk, reload);
+        let sites = Sites::new(&shared.board, gates.shown(), rulings, desk, reload)?;
         let mut sidecar = Self {
             listeners: Listeners::new(sites),
             gates,

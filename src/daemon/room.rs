@@ -7,6 +7,9 @@ pub(super) const HTTP: usize = 1024;
 /// More on the agent port: most of those that last are held questions.
 pub(super) const AGENT: usize = 2048;
 
+/// Fewer on the grpc port: a balancer keeps one or two for all that it asks, and each has room for streams.
+pub(super) const GRPC: usize = 256;
+
 /// Room for connections, so that all listeners together leave enough descriptors to look at the node by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {

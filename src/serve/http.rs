@@ -4,6 +4,7 @@
 //! A kept connection may be idle for long, since an idle time near a balancer's interval makes its
 //! checks fail; half a header may not.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -252,6 +253,8 @@ pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) query: &'a str,
+    /// The `Host` header, if there is one.
+    pub(super) host: &'a str,
     /// The length of its body; `None` where that is not clear.
     pub(super) length: Option<usize>,
     /// Whether the connection can serve another request after this one.
@@ -299,7 +302,9 @@ impl<'a> Request<'a> {
             (Some(_), Some(_)) => None,
         };
         let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
-        Some(Self { method: request.method?, path, query, length, keep })
+        let host = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case("host"));
+        let host = host.and_then(|h| std::str::from_utf8(h.value).ok()).unwrap_or_default();
+        Some(Self { method: request.method?, path, query, host, length, keep })
     }
 }
 
@@ -338,9 +343,10 @@ fn answer(header: &[u8], site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool
         problem(400, "not an HTTP request").write(out, true, true);
         return false;
     };
+    let path = slot(request.path, request.host);
     match request.method {
-        "GET" => site.get(request.path, request.query, peer).write(out, true, !request.keep),
-        "HEAD" => site.get(request.path, request.query, peer).write(out, false, !request.keep),
+        "GET" => site.get(&path, request.query, peer).write(out, true, !request.keep),
+        "HEAD" => site.get(&path, request.query, peer).write(out, false, !request.keep),
         _ => {
             let body = json!({"status": 405, "title": "this listener only answers GET and HEAD"});
             let allow = &[("Allow", "GET, HEAD")];
@@ -352,6 +358,17 @@ fn answer(header: &[u8], site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool
         }
     }
     request.keep
+}
+
+/// The path of a slot that the host names, as `3.of.10` does: all copies of a node in one cluster of Envoy are asked for
+/// the same path, and each by a host of its own.
+fn slot<'a>(path: &'a str, host: &str) -> Cow<'a, str> {
+    match host.split_once(".of.") {
+        Some((slot, slots)) if path.ends_with("/slot") => {
+            Cow::Owned(format!("{path}/{slot}/of/{slots}"))
+        }
+        _ => Cow::Borrowed(path),
+    }
 }
 
 fn problem(status: u16, title: &str) -> Reply {

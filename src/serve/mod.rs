@@ -9,6 +9,7 @@ pub mod agent;
 pub mod askers;
 pub mod bind;
 pub mod gate;
+pub mod grpc;
 mod health;
 mod hold;
 pub mod http;

@@ -21,6 +21,7 @@ mod e2e;
 mod eds;
 mod failures;
 mod gate;
+mod grpc;
 mod health;
 mod lifecycle;
 mod operator;

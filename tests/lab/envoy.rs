@@ -12,6 +12,24 @@ use super::place;
 use super::process::{Process, Program, Signal};
 use super::wait::{LONG, wait_for};
 
+/// Which Envoy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.36, the oldest one that the shipped files are for.
+    Oldest,
+    /// The one that is meant unless one is named.
+    Newest,
+}
+
+impl Version {
+    fn program(self) -> PathBuf {
+        place::part(match self {
+            Self::Oldest => "envoy-1.36",
+            Self::Newest => "envoy",
+        })
+    }
+}
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -24,12 +42,17 @@ impl Envoy {
     /// Starts with this configuration (an `admin` on any free port is added when it has none) and waits until
     /// the admin port answers. Panics with Envoy's words when it refuses the configuration.
     pub fn start(config: &str) -> Self {
+        Self::start_version(Version::Newest, config)
+    }
+
+    /// The same in a version.
+    pub fn start_version(version: Version, config: &str) -> Self {
         let folder = place::folder("envoy");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let (file, told) = (path("envoy.yaml"), path("admin.address"));
         std::fs::write(&file, with_admin(config)).expect("the configuration can be written");
         // One worker is plenty; without hot restart two Envoys on a machine share nothing.
-        let program = Program::new("envoy", &place::part("envoy"))
+        let program = Program::new("envoy", &version.program())
             .args(["-c", &file, "--admin-address-path", &told])
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
         let mut process = Process::start(&program, folder.path());

@@ -86,6 +86,11 @@ type Closed = socket2::Socket;
 impl FakeNode {
     /// A node that gives this answer.
     pub fn start(answer: Answer) -> Self {
+        Self::start_at("127.0.0.1", answer)
+    }
+
+    /// The same at another address of this machine.
+    pub fn start_at(ip: &str, answer: Answer) -> Self {
         let shared = Arc::new(Shared {
             answer: Mutex::new(answer),
             requests: AtomicUsize::new(0),
@@ -95,7 +100,7 @@ impl FakeNode {
             clients: Mutex::new(None),
             script: Mutex::new(None),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind((ip, 0)).expect("a free port");
         let addr = listener.local_addr().expect("its number").to_string();
         listen(listener, Arc::clone(&shared));
         Self { addr, shared, closed: None }
@@ -257,7 +262,10 @@ fn listen(listener: TcpListener, shared: Arc<Shared>) {
             let Ok(stream) = stream else { continue };
             shared.connections.fetch_add(1, Ordering::SeqCst);
             if let Ok(copy) = stream.try_clone() {
-                shared.open.lock().expect("no panic in a connection").push(copy);
+                let mut open = shared.open.lock().expect("no panic in a connection");
+                // Thousands of requests may come.
+                open.retain(|stream| stream.peer_addr().is_ok());
+                open.push(copy);
             }
             let shared = Arc::clone(&shared);
             thread::spawn(move || {

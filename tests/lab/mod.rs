@@ -23,6 +23,7 @@ pub mod eds;
 pub mod envoy;
 pub mod fake;
 pub mod forwarder;
+pub mod grpc;
 pub mod haproxy;
 pub mod hcf;
 pub mod http;

@@ -69,6 +69,7 @@ fn overlay(
     let listen = &mut file.listen;
     set(&mut listen.agent, sources.agent.as_ref(), ("listen.agent", "--agent"), overridden);
     set(&mut listen.health, sources.health.as_ref(), ("listen.health", "--health"), overridden);
+    set(&mut listen.grpc, sources.grpc.as_ref(), ("listen.grpc", "--grpc"), overridden);
     set(&mut listen.status, sources.status.as_ref(), ("listen.status", "--status"), overridden);
     file
 }
@@ -144,14 +145,17 @@ impl Resolver<'_> {
         };
         let agent = resolve(&file.agent, 5290);
         let health = resolve(&file.health, 5291);
+        let grpc = file.grpc.clone().unwrap_or_else(|| Addresses(Vec::new()));
         let status = resolve(&file.status, 5293);
         self.effective.listen = file::Listen {
             agent: Some(agent.clone()),
             health: Some(health.clone()),
+            grpc: Some(grpc.clone()),
             status: Some(status.clone()),
         };
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-        let listeners = [("agent", &agent), ("health", &health), ("status", &status)];
+        let listeners =
+            [("agent", &agent), ("health", &health), ("grpc", &grpc), ("status", &status)];
         for (name, addresses) in listeners {
             for address in &addresses.0 {
                 let key = format!("listen.{name}");
@@ -173,7 +177,7 @@ impl Resolver<'_> {
                 }
             }
         }
-        Listen { agent: agent.0, health: health.0, status: status.0 }
+        Listen { agent: agent.0, health: health.0, grpc: grpc.0, status: status.0 }
     }
 
     fn shutdown(&mut self, file: &file::Shutdown) -> Shutdown {

@@ -21,3 +21,4 @@ mod shares;
 mod snippets;
 mod unit;
 mod web_port;
+mod weights;
