@@ -123,7 +123,7 @@ impl GrpcSite {
             "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics" => {
                 let authority = request.uri().authority().map(|a| a.host().to_owned());
                 Box::pin(on_and_on(request, end, move |asked| {
-                    orca::reports(caller, authority.unwrap_or_default(), asked)
+                    orca::reports(caller, authority.unwrap_or_default(), &asked)
                 }))
             }
             path if path.starts_with("/grpc.reflection.v1.") => (self.reflection.v1)(request),
@@ -180,7 +180,7 @@ impl Caller {
 /// Ends when nothing has been asked in time.
 async fn silent(asked: &Notify) {
     if timeout(QUESTION_TIME, asked.notified()).await.is_ok() {
-        std::future::pending().await
+        std::future::pending().await;
     }
 }
 
