@@ -50,6 +50,18 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The word for it, as in `outcome` of the JSON.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Changed { .. } => "changed",
+            Self::Senseless { .. } => "senseless",
+            Self::Impossible { .. } => "impossible",
+        }
+    }
+}
+
 /// Keys that count from the next start on.
 const RESTART: [&str; 3] = ["admin", "state_dir", "log.format"];
 
@@ -73,6 +85,7 @@ impl Sidecar {
                 warn!("Not reloaded, the old configuration stays: {error}");
             }
         }
+        self.shared.board.counts.reloaded(outcome.as_str());
         let shown = (!matches!(outcome, Outcome::Unchanged)).then(|| outcome.clone());
         if let Some(outcome) = shown {
             self.listeners.reloaded(outcome, self.shared.clock.now());

@@ -12,6 +12,7 @@ pub mod gate;
 mod health;
 mod hold;
 pub mod http;
+mod metrics;
 mod page;
 mod question;
 pub mod status;

@@ -15,7 +15,7 @@ use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
-use super::page;
+use super::{metrics, page};
 use crate::board::Board;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
@@ -51,6 +51,16 @@ impl StatusSite {
         &self.health.board
     }
 
+    /// The gates that run.
+    pub(super) fn gates(&self) -> Arc<Vec<(Address, Arc<Gate>)>> {
+        self.gates.load_full()
+    }
+
+    /// What operators have ordered.
+    pub(super) fn ruling(&self) -> Arc<Ruling> {
+        Arc::clone(&self.rulings.borrow())
+    }
+
     /// Shows what came of the last reload.
     pub fn reloaded(&self, at: Moment, outcome: Outcome) {
         self.reloaded.store(Some(Arc::new((at, outcome))));
@@ -69,6 +79,7 @@ impl Site for StatusSite {
                 let entries = &self.rulings.borrow().entries;
                 Reply::json(200, &json!({"overrides": entries}))
             }
+            "/metrics" => metrics::metrics(self, query),
             "/" => page::page(self.board(), &Status::of(self)),
             "/style.css" => page::style(),
             _ => self.health.get(path, query, peer),
@@ -209,8 +220,8 @@ pub(super) struct ServiceStatus {
 impl Status {
     fn of(site: &StatusSite) -> Self {
         let board = site.board();
-        let gates = site.gates.load();
-        let ruling = Arc::clone(&site.rulings.borrow());
+        let gates = site.gates();
+        let ruling = site.ruling();
         let clock = board.clock;
         let table = board.table();
         let now = clock.now();

@@ -20,6 +20,7 @@ mod e2e;
 mod failures;
 mod gate;
 mod health;
+mod metrics;
 mod page;
 mod peers;
 mod program;
