@@ -98,7 +98,9 @@ impl Counts {
     /// A look at the node has finished: well, or with this failure.
     pub fn polled(&self, failure: Option<Code>, took: Duration) {
         let place = failure.map_or(0, |code| 1 + code as usize);
-        self.polls.get(place).into_iter().for_each(|times| times.add(took));
+        if let Some(times) = self.polls.get(place) {
+            times.add(took);
+        }
     }
 
     /// Looks at the node by what came of them: those that went well, and each failure that there has been.
@@ -132,7 +134,7 @@ impl Counts {
 
     /// A held question has ended.
     pub fn held(&self, how: Held) {
-        self.held.get(how as usize).into_iter().for_each(|count| count.add(1));
+        one_more(self.held.get(how as usize));
     }
 
     /// Held questions by how they ended.
@@ -153,7 +155,14 @@ impl Counts {
 
 fn note(names: &[&str], counts: &[Count], name: &str) {
     let known = names.iter().zip(counts).find(|(known, _)| **known == name);
-    known.into_iter().for_each(|(_, count)| count.add(1));
+    one_more(known.map(|(_, count)| count));
+}
+
+/// Every place that can be meant exists, so `None` never comes.
+fn one_more(count: Option<&Count>) {
+    if let Some(count) = count {
+        count.add(1);
+    }
 }
 
 fn read<const N: usize>(
@@ -176,17 +185,14 @@ impl ServiceCounts {
     /// This listener has told somebody this verdict.
     pub fn told(&self, listener: &str, verdict: &Verdict) {
         let known = LISTENERS.iter().zip(&self.questions).find(|(name, _)| **name == listener);
-        let count = known.and_then(|(_, counts)| counts.get(said(verdict)));
-        count.into_iter().for_each(|count| count.add(1));
+        one_more(known.and_then(|(_, counts)| counts.get(said(verdict))));
     }
 
     /// The verdict is this one now; a change of figures, weight or reasons alone is no transition.
     pub fn turned(&self, from: &Verdict, to: &Verdict) {
         let reason = to.reasons.first().map_or(0, |reason| 1 + reason.code as usize);
-        if said(from) != said(to)
-            && let Some(count) = self.transitions.get(said(to)).and_then(|to| to.get(reason))
-        {
-            count.add(1);
+        if said(from) != said(to) {
+            one_more(self.transitions.get(said(to)).and_then(|to| to.get(reason)));
         }
     }
 
@@ -238,8 +244,7 @@ impl Times {
     /// Once more.
     pub fn add(&self, took: Duration) {
         let place = LIMITS.iter().position(|limit| took <= Duration::from_millis(*limit));
-        let count = self.counts.get(place.unwrap_or(LIMITS.len()));
-        count.into_iter().for_each(|count| count.add(1));
+        one_more(self.counts.get(place.unwrap_or(LIMITS.len())));
         self.nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 

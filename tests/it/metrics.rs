@@ -83,7 +83,7 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>, String)> 
         } else if let Some((name, help)) = word("# HELP ") {
             let of = [name.to_owned(), format!("{name}_total"), format!("{name}_info")];
             let family = of.iter().find(|name| families.contains_key(*name)).expect(line);
-            families.get_mut(family).unwrap().2 = help.to_owned();
+            families.get_mut(family).unwrap().2.push_str(help);
         } else if let Some((name, labels)) = line.split_once('{') {
             let name = ["_bucket", "_sum", "_count"]
                 .iter()
