@@ -18,7 +18,7 @@ mod lab;
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use lab::eds::{Eds, FakeSidecar, word};
 use lab::fake::{Answer, FakeNode, page};
 use lab::haproxy::{Haproxy, Version};
 use lab::hcf::{Hcf, ask, hcf_binary, port};
+use lab::http::get;
 use lab::wait::{LONG, pause, wait_until};
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     node_cost(&mut bars);
     gate_reopens(&mut bars);
     fleet(&mut bars);
+    scrapes(&mut bars);
     println!("{}", bars.table);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -328,4 +330,33 @@ fn fleet(bars: &mut Bars) {
     pause(Duration::from_secs(5));
     let spent = (cpu_time(pid).saturating_sub(before)).as_secs_f64() / 5.0 * 100.0;
     bars.note("CPU of 1,000 heartbeats a second from a fleet of 200", spent, 10.0, "%");
+}
+
+/// A scrape, when as many balancers ask as a large farm has.
+fn scrapes(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let hcf = start("node: {every: 1h}", &node);
+    wait_up(&hcf);
+    let agent: SocketAddr = hcf.agent().parse().unwrap();
+    for host in (1..=100).chain(1..=100) {
+        let from = SocketAddr::from(([127, 0, 1, host], 0));
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&agent.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(b"write\n").unwrap();
+        assert!(stream.read(&mut [0; 256]).unwrap() > 0, "an answer");
+    }
+    let mut times: Vec<f64> = (0..101)
+        .map(|_| {
+            let begun = Instant::now();
+            let text = get(hcf.status(), "/metrics").unwrap().text();
+            let took = begun.elapsed().as_secs_f64() * 1e3;
+            assert!(text.matches("hcf_asker_interval_seconds{").count() >= 100, "{text}");
+            took
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    bars.note("median of 101: a scrape of 100 askers, connecting too", times[50], 2.0, "ms");
 }

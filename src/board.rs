@@ -14,8 +14,10 @@ use tokio::time::sleep_until;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::counts::{Counts, ServiceCounts};
 use crate::health::{Facts, Moment, Verdict};
 use crate::serve::Words;
+use crate::serve::accept::Peer;
 use crate::serve::askers::Askers;
 
 /// The answers of every service.
@@ -31,6 +33,8 @@ pub struct Board {
     pub applied: watch::Receiver<u64>,
     /// Who asks.
     pub askers: Askers,
+    /// What has happened.
+    pub counts: Arc<Counts>,
     table: Arc<ArcSwap<Table>>,
     fresh: Arc<Freshness>,
     ready: Arc<AtomicBool>,
@@ -51,6 +55,8 @@ pub struct Table {
 pub struct ServiceBoard {
     /// The service's name.
     pub name: Arc<str>,
+    /// What has happened to it.
+    pub counts: Arc<ServiceCounts>,
     clock: Clock,
     current: watch::Receiver<Arc<Answers>>,
     stale: Arc<Answers>,
@@ -122,6 +128,8 @@ pub struct Publisher {
     pub services: Vec<watch::Sender<Arc<Answers>>>,
     /// The channel of looks.
     pub node: watch::Sender<Arc<NodeView>>,
+    /// What has happened.
+    pub counts: Arc<Counts>,
     clock: Clock,
     applied: watch::Sender<u64>,
     table: Arc<ArcSwap<Table>>,
@@ -144,13 +152,16 @@ impl Publisher {
     pub fn replace(&mut self, config: &Config, places: Vec<(Place, Answers)>) {
         let mut senders = Vec::new();
         let mut services = Vec::new();
+        let old = self.table.load();
         for (service, (place, stale)) in config.services.iter().zip(places) {
             let sender = match place {
                 Place::Kept(sender) => sender,
                 Place::New(first) => watch::Sender::new(Arc::from(first)),
             };
+            let counted = old.services.iter().find(|old| old.name == service.name);
             services.push(Arc::new(ServiceBoard {
                 name: Arc::clone(&service.name),
+                counts: counted.map(|old| Arc::clone(&old.counts)).unwrap_or_default(),
                 clock: self.clock,
                 current: sender.subscribe(),
                 stale: Arc::new(stale),
@@ -163,6 +174,12 @@ impl Publisher {
         let table = Table { services, fixed: Fixed::of(config), default: default.unwrap_or(0) };
         self.table.store(Arc::new(table));
         self.services = senders;
+    }
+
+    /// What has happened to the service of this place on the board.
+    #[must_use]
+    pub fn counts_of(&self, place: usize) -> Option<Arc<ServiceCounts>> {
+        self.table.load().services.get(place).map(|service| Arc::clone(&service.counts))
     }
 
     /// Says until when the last look counts. It comes after the verdicts that follow from that
@@ -208,17 +225,20 @@ impl Board {
         let empty = Table { services: Vec::new(), fixed: Fixed::of(config), default: 0 };
         let table = Arc::new(ArcSwap::from_pointee(empty));
         let applied = watch::Sender::new(0);
+        let counts = Arc::new(Counts::default());
         let board = Self {
             clock,
             node: node.subscribe(),
             started: clock.now(),
             applied: applied.subscribe(),
             askers: Askers::default(),
+            counts: Arc::clone(&counts),
             table: Arc::clone(&table),
             fresh: Arc::clone(&fresh),
             ready: Arc::clone(&ready),
         };
-        (board, Publisher { services: Vec::new(), node, clock, applied, table, fresh, ready })
+        let services = Vec::new();
+        (board, Publisher { services, node, counts, clock, applied, table, fresh, ready })
     }
 
     /// What is on the board now.
@@ -235,6 +255,16 @@ impl Board {
             return table.services.get(table.default).cloned();
         }
         table.services.iter().find(|service| &*service.name == name).cloned()
+    }
+
+    /// Notes that this listener has told `peer` these answers.
+    pub fn told(&self, listener: &'static str, peer: Peer, answers: &Answers) {
+        let Answers { service, verdict, .. } = answers;
+        self.askers.told(listener, peer, service, verdict.seq, self.clock.now());
+        let table = self.table.load();
+        if let Some(service) = table.services.iter().find(|known| known.name == *service) {
+            service.counts.told(listener, verdict);
+        }
     }
 
     /// Until when the last look counts; `None` before the first has finished.

@@ -207,11 +207,16 @@ impl Judge {
         let now = self.clock.now();
         let generation = inbox.rulings.borrow().generation;
         let mut changed = false;
-        for (seat, sender) in self.seats.iter_mut().zip(&self.publisher.services) {
+        for (place, (seat, sender)) in
+            self.seats.iter_mut().zip(&self.publisher.services).enumerate()
+        {
             let verdict = seat.judge.verdict(now, &inbox.orders(&seat.service.name));
             let last = Arc::clone(&sender.borrow());
             if last.verdict == verdict && !all {
                 continue;
+            }
+            if let Some(counts) = self.publisher.counts_of(place) {
+                counts.turned(&last.verdict, &verdict);
             }
             transition(&seat.service.name, &last.verdict, &verdict);
             sender.send_replace(Arc::new(answers(&seat.service, verdict)));
@@ -236,6 +241,8 @@ impl Judge {
 
     /// Keeps the look for showing, and logs where looks begin to fail.
     fn note(&mut self, look: Observation) {
+        let code = look.outcome.as_ref().err().map(|failure| failure.kind.code());
+        self.publisher.counts.polled(code, look.took);
         let failure = match look.outcome {
             Ok(facts) => {
                 self.facts = Some(facts);

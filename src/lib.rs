@@ -22,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod cmd;
 pub mod config;
+pub mod counts;
 pub mod daemon;
 pub mod fleet;
 pub mod health;

@@ -84,7 +84,12 @@ impl Gates {
         shared: &Shared,
         parts: &mut Parts,
     ) {
-        for (gate, handover) in gates {
+        for (gate, mut handover) in gates {
+            if gate.when_bad != WhenBad::Close {
+                // Before anybody hears that the sidecar is ready; what waits there is carried as soon as the gate runs.
+                let _carrier = shared.carrier.enter();
+                handover.listen();
+            }
             let gate = gate_of(gate, config, shared, Arc::default());
             self.run(gate, handover, shared, parts);
         }

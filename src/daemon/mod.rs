@@ -121,7 +121,8 @@ struct Shared {
 impl Shared {
     /// What an accept loop needs, which ends with `end`.
     fn hall(&self, name: &str, end: CancellationToken) -> Hall {
-        Hall { name: name.into(), clock: self.clock, stop: end, tasks: self.tasks.clone() }
+        let door = self.board.counts.door(name);
+        Hall { name: name.into(), clock: self.clock, stop: end, tasks: self.tasks.clone(), door }
     }
 }
 

@@ -56,6 +56,16 @@ impl Outcome {
     pub(crate) const fn is_failure(&self) -> bool {
         matches!(self, Self::Senseless { .. } | Self::Impossible { .. })
     }
+
+    /// The word for it, as in `outcome` of the JSON.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Changed { .. } => "changed",
+            Self::Senseless { .. } => "senseless",
+            Self::Impossible { .. } => "impossible",
+        }
+    }
 }
 
 /// Keys that count from the next start on.
@@ -81,6 +91,7 @@ impl Sidecar {
                 warn!("Not reloaded, the old configuration stays: {error}");
             }
         }
+        self.shared.board.counts.reloaded(outcome.as_str());
         self.listeners.reloaded(outcome.clone(), self.shared.clock.now());
         outcome
     }

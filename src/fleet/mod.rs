@@ -61,7 +61,8 @@ pub async fn run(fleet: Fleet) -> Result<()> {
         let (listener, bound) = bind(address, "status", Access::mode(0o660))?;
         say(&format!("listening status {bound}"));
         let (name, end) = (Arc::from("status"), stop.clone());
-        let hall = Hall { name, clock, stop: end.clone(), tasks: tasks.clone() };
+        let hall =
+            Hall { name, clock, stop: end.clone(), tasks: tasks.clone(), door: Arc::default() };
         let page = Arc::clone(&page);
         parts.spawn("the listener status", end, async move {
             accept::serve(listener, hall, Seats::new(ROOM), |stream, peer, seat| {

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::bind::Listener;
 use crate::clock::Clock;
+use crate::counts::Door;
 use crate::log::Seldom;
 
 /// A connection, over TCP or a Unix socket.
@@ -39,6 +40,8 @@ pub struct Hall {
     pub stop: CancellationToken,
     /// Where connections run.
     pub tasks: TaskTracker,
+    /// Counts connections.
+    pub door: Arc<Door>,
 }
 
 /// What a stopped accept loop leaves.
@@ -66,12 +69,13 @@ where
             Ok(connection) => connection,
             Err(e) if is_of_one_connection(&e) => continue,
             Err(e) => {
+                hall.door.errors.add(1);
                 if let Some(more) = trouble.pass(hall.clock.now()) {
                     warn!(listener = &*hall.name, more, "Cannot accept connections: {e}.");
                 }
                 // Out of descriptors or memory: closing an idle connection frees some, and the
                 // pause keeps a lasting shortage from burning a core.
-                seats.idlers.close_longest();
+                seats.idlers.close_longest(&hall.door);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -115,7 +119,7 @@ impl Seats {
         let permit = if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             Some(permit)
         } else {
-            self.idlers.close_longest();
+            self.idlers.close_longest(&hall.door);
             // Nobody closes this semaphore, so there is always one in the end.
             Arc::clone(&self.free).acquire_owned().await.ok()
         };
@@ -187,12 +191,15 @@ impl Idlers {
         let leave = hall.stop.child_token();
         let sitting = Arc::new(Sitting { idle_since: AtomicU64::new(BUSY), leave });
         self.lock().insert(id, Arc::clone(&sitting));
-        let (clock, stop) = (hall.clock, hall.stop.clone());
-        Seat { id, clock, sitting, stop, idlers: Arc::clone(self), _permits: permits }
+        let door = Arc::clone(&hall.door);
+        door.accepted.add(1);
+        door.open.fetch_add(1, Ordering::Relaxed);
+        let (clock, stop, idlers) = (hall.clock, hall.stop.clone(), Arc::clone(self));
+        Seat { id, clock, sitting, stop, idlers, door, _permits: permits }
     }
 
     /// Asks the connection that has been idle longest to leave.
-    fn close_longest(&self) {
+    fn close_longest(&self, door: &Door) {
         let seats = self.lock();
         let idle = seats.values().filter_map(|sitting| {
             let since = sitting.idle_since.load(Ordering::Relaxed);
@@ -200,6 +207,7 @@ impl Idlers {
         });
         if let Some((_, sitting)) = idle.min_by_key(|(since, _)| *since) {
             sitting.leave.cancel();
+            door.evicted.add(1);
         }
     }
 
@@ -217,6 +225,7 @@ pub struct Seat {
     sitting: Arc<Sitting>,
     stop: CancellationToken,
     idlers: Arc<Idlers>,
+    door: Arc<Door>,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
@@ -266,5 +275,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.idlers.lock().remove(&self.id);
+        self.door.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -18,6 +18,7 @@ use super::http::{self, HEADER_LIMIT, Request};
 use super::question::Question;
 use super::words::{AgentLine, printable};
 use crate::board::{Board, ServiceBoard};
+use crate::counts::Held;
 use crate::log::Seldom;
 
 /// How long a question may be silent before it counts as whole.
@@ -26,6 +27,8 @@ const QUIET: Duration = Duration::from_millis(30);
 const QUESTION_TIME: Duration = Duration::from_secs(1);
 /// How long a question may be.
 const QUESTION_LIMIT: usize = 512;
+/// A held answer that comes this much after its time is late; balancers are to wait for a second more.
+const LATE: Duration = Duration::from_millis(250);
 /// How long a peer may take to read an answer.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
@@ -103,6 +106,7 @@ impl Agent {
     ) -> Option<Bytes> {
         let question = Question::parse(line);
         let Some(service) = self.board.service(question.service) else {
+            self.board.counts.asked_for_nothing("agent");
             let name = printable(question.service, 60);
             if let Some(more) = self.unknown.pass(self.board.clock.now()) {
                 warn!(
@@ -118,8 +122,7 @@ impl Agent {
             self.hold(&service, time, (peer, line.into()), stream, seat).await?;
         }
         let answers = service.answers();
-        let clock = self.board.clock;
-        self.board.askers.told("agent", peer, &answers.service, answers.verdict.seq, clock.now());
+        self.board.told("agent", peer, &answers);
         let words = &answers.words;
         let line = if question.keep_admin { &words.keep } else { &words.owning };
         Some(match question.ignored {
@@ -145,7 +148,8 @@ impl Agent {
     ) -> Option<()> {
         let clock = self.board.clock;
         let tag = service.tag();
-        let Some(waiting) = self.holds.wait(&key, tag, clock.now()) else { return Some(()) };
+        let begun = clock.now();
+        let Some(waiting) = self.holds.wait(&key, tag, begun) else { return Some(()) };
         // Where the listener is full, the one that was held longest is answered to make room.
         seat.idle();
         let hang_up = async {
@@ -160,11 +164,16 @@ impl Agent {
                 }
             }
         };
-        tokio::select! {
-            () = service.changed(tag) => {}
-            () = sleep(time) => {}
-            () = seat.leave() => {}
-            () = hang_up => return None,
+        let how = tokio::select! {
+            () = service.changed(tag) => Held::Changed,
+            () = sleep(time) => Held::Time,
+            () = seat.leave() => Held::Room,
+            () = hang_up => Held::HungUp,
+        };
+        let late = clock.now().since(begun) > time + LATE && how != Held::HungUp;
+        self.board.counts.held(if late { Held::Late } else { how });
+        if how == Held::HungUp {
+            return None;
         }
         seat.busy();
         waiting.answered(service.tag(), clock.now());

@@ -29,8 +29,10 @@ pub(super) enum Found {
     Alive,
     /// Whether the sidecar is ready.
     Ready(bool),
-    /// No such thing; 503 for those who would take 404 for a drain.
+    /// No such path; 503 for those who would take 404 for a drain.
     Nothing(u16),
+    /// No such service, likewise.
+    NoService(u16),
 }
 
 impl Found {
@@ -42,14 +44,17 @@ impl Found {
             _ => {}
         }
         let drain_404 = query.split('&').any(|pair| pair == "drain=404");
-        let nothing = Self::Nothing(if drain_404 { 503 } else { 404 });
+        let status = if drain_404 { 503 } else { 404 };
+        let nothing = Self::Nothing(status);
         let Some(rest) = path.strip_prefix("/health") else { return nothing };
         let mut parts = rest.split('/').skip(1);
         let name = parts.next().unwrap_or_default();
         if !rest.is_empty() && (name.is_empty() || !rest.starts_with('/')) {
             return nothing;
         }
-        let Some(service) = board.service(name) else { return nothing };
+        let Some(service) = board.service(name) else {
+            return Self::NoService(status);
+        };
         let answers = service.answers();
         match [(); 5].map(|()| parts.next()) {
             [None, ..] => Self::Service(answers, drain_404),
@@ -65,9 +70,12 @@ impl Found {
 
     /// Notes who is told this.
     pub(super) fn note(&self, board: &Board, listener: &'static str, peer: Peer) {
-        if let Self::Service(answers, _) | Self::Slot(answers, _) = self {
-            let seq = answers.verdict.seq;
-            board.askers.told(listener, peer, &answers.service, seq, board.clock.now());
+        match self {
+            Self::Service(answers, _) | Self::Slot(answers, _) => {
+                board.told(listener, peer, answers);
+            }
+            Self::NoService(_) => board.counts.asked_for_nothing(listener),
+            Self::Alive | Self::Ready(_) | Self::Nothing(_) => {}
         }
     }
 
@@ -78,7 +86,7 @@ impl Found {
             Self::Service(answers, false) => answers.words.health.status,
             Self::Alive | Self::Slot(_, true) | Self::Ready(true) => 200,
             Self::Slot(_, false) | Self::Ready(false) => 503,
-            Self::Nothing(status) => *status,
+            Self::Nothing(status) | Self::NoService(status) => *status,
         }
     }
 
@@ -88,8 +96,10 @@ impl Found {
         match self {
             Self::Service(answers, true) => answers.words.health.drain_404.0.clone(),
             Self::Service(answers, false) => answers.words.health.reply.clone(),
-            Self::Nothing(404) => Reply::not_found("no such service or path"),
-            Self::Nothing(_) => {
+            Self::Nothing(404) | Self::NoService(404) => {
+                Reply::not_found("no such service or path")
+            }
+            Self::Nothing(_) | Self::NoService(_) => {
                 Reply::json(status, &json!({"status": word, "output": "no such service"}))
             }
             Self::Alive | Self::Slot(..) | Self::Ready(_) => {

@@ -13,6 +13,7 @@ pub mod grpc;
 mod health;
 mod hold;
 pub mod http;
+mod metrics;
 mod page;
 mod question;
 pub mod status;

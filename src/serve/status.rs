@@ -15,8 +15,8 @@ use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
-use super::page;
 use super::watch::{Watcher, Watchers};
+use super::{metrics, page};
 use crate::board::{Board, Table};
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
@@ -54,6 +54,16 @@ impl StatusSite {
         &self.health.board
     }
 
+    /// The gates that run.
+    pub(super) fn gates(&self) -> Arc<Vec<(Address, Arc<Gate>)>> {
+        self.gates.load_full()
+    }
+
+    /// What operators have ordered.
+    pub(super) fn ruling(&self) -> Arc<Ruling> {
+        Arc::clone(&self.rulings.borrow())
+    }
+
     /// Shows what came of the last reload. One that found nothing new says only that nothing is wrong any more.
     pub fn reloaded(&self, at: Moment, outcome: Outcome) {
         let wrong = self.reloaded.load().as_ref().is_some_and(|last| last.1.is_failure());
@@ -75,6 +85,7 @@ impl Site for StatusSite {
                 let entries = &self.rulings.borrow().entries;
                 Reply::json(200, &json!({"overrides": entries}))
             }
+            "/metrics" => metrics::metrics(self, query),
             "/" => page::page(self.board(), &Status::of(self)),
             "/style.css" => page::style(),
             // Asked for by HEAD, or while all places are taken.
@@ -236,8 +247,8 @@ fn unknown(ruling: &Ruling, table: &Table) -> impl Iterator<Item = String> {
 impl Status {
     fn of(site: &StatusSite) -> Self {
         let board = site.board();
-        let gates = site.gates.load();
-        let ruling = Arc::clone(&site.rulings.borrow());
+        let gates = site.gates();
+        let ruling = site.ruling();
         let clock = board.clock;
         let table = board.table();
         let now = clock.now();

@@ -24,6 +24,7 @@ mod gate;
 mod grpc;
 mod health;
 mod lifecycle;
+mod metrics;
 mod operator;
 mod page;
 mod peers;

@@ -95,11 +95,13 @@ async fn talk(
     });
     let found = Found::default();
     let checked = Checked::new(stream, early, Arc::clone(&found));
+    let (pulsed, view) = (Arc::clone(&pulse), Arc::clone(&gate.view));
+    let watched = Watched { checked, pulse: pulsed, view };
     let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(Watched { checked, pulse: Arc::clone(&pulse) }), service);
+        .serve_connection(TokioIo::new(watched), service);
     let mut stopping = std::pin::pin!(gate.stop.cancelled());
     let mut last = false;
     let mut look = std::pin::pin!(sleep(quiet_time(gate)));

@@ -29,6 +29,7 @@ use super::accept::{self, Hall, Left, Peer, Seat, Seats, Stream};
 use super::bind::Listener;
 use crate::board::{Board, ServiceBoard};
 use crate::config::{self, Address, WhenBad};
+use crate::counts::Count;
 use crate::health::State;
 use crate::log::Seldom;
 use crate::tahoe::Target;
@@ -74,6 +75,13 @@ impl Handover {
         Self { port, open: None }
     }
 
+    /// Has it listen. Where it cannot, the gate that gets it tries again, and says so.
+    pub fn listen(&mut self) {
+        if self.open.is_none() {
+            self.open = self.port.open().ok();
+        }
+    }
+
     /// A socket that listens already, and that somebody else keeps listening.
     #[must_use]
     pub fn given(listener: Listener, address: Address) -> Self {
@@ -92,6 +100,10 @@ pub struct View {
     pub accepted: AtomicU64,
     /// Requests that it has refused.
     pub refused: AtomicU64,
+    /// Bytes that clients have sent, as far as they were carried or read as requests.
+    pub received: Count,
+    /// Bytes that clients were sent.
+    pub sent: Count,
     /// Why its port does not listen although it should.
     trouble: Mutex<Option<String>>,
 }
@@ -321,11 +333,12 @@ impl Gate {
         if !early.is_empty() && node.write_all(&early).await.is_err() {
             return;
         }
+        self.view.received.add(early.len() as u64);
         let clock = self.board.clock;
         let activity = plain::Activity::default();
         activity.note(!early.is_empty(), clock);
         tokio::select! {
-            () = plain::carry(&mut client, &mut node, &activity, clock) => {}
+            () = plain::carry(&mut client, &mut node, &activity, &self.view, clock) => {}
             () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}
             () = self.stopping(&activity) => {}
         }

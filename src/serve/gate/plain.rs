@@ -16,7 +16,9 @@ use tokio::net::{tcp, unix};
 use tokio_util::either::Either;
 
 use super::super::accept::Stream;
+use super::View;
 use crate::clock::Clock;
+use crate::counts::Count;
 
 /// Large enough that the kernel's own work outweighs the calls.
 const BUFFER: usize = 64 << 10;
@@ -55,9 +57,10 @@ pub(super) async fn carry(
     client: &mut Stream,
     node: &mut Stream,
     activity: &Activity,
+    view: &View,
     clock: Clock,
 ) {
-    if both_ways(client, node, activity, clock).await.is_err() {
+    if both_ways(client, node, activity, view, clock).await.is_err() {
         // What broke off on one side must not look like an end on the other.
         let _ = (abort(client), abort(node));
     }
@@ -67,11 +70,12 @@ async fn both_ways(
     client: &mut Stream,
     node: &mut Stream,
     activity: &Activity,
+    view: &View,
     clock: Clock,
 ) -> Result<(), Broken> {
     let ((from_client, to_client), (from_node, to_node)) = (split(client), split(node));
-    let mut there = pin!(pump(from_client, to_node, || activity.note(true, clock)));
-    let mut back = pin!(pump(from_node, to_client, || activity.note(false, clock)));
+    let mut there = pin!(pump(from_client, to_node, &view.received, || activity.note(true, clock)));
+    let mut back = pin!(pump(from_node, to_client, &view.sent, || activity.note(false, clock)));
     tokio::select! {
         sent = &mut there => match sent {
             // A node that takes no more has said why, or is about to.
@@ -105,6 +109,7 @@ enum Broken {
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    carried: &Count,
     note: impl Fn(),
 ) -> Result<(), Broken> {
     loop {
@@ -122,6 +127,7 @@ async fn pump(
         }
         note();
         to.write_all(bytes).await.map_err(|_| Broken::To)?;
+        carried.add(bytes.len() as u64);
         note();
     }
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_util::either::Either;
 
 use super::super::accept::Stream;
+use super::View;
 use super::framing::Checked;
 
 /// What is under way on one connection. One task writes and reads it.
@@ -65,6 +66,8 @@ pub(super) async fn heard(stream: &Stream) {
 pub(super) struct Watched {
     pub(super) checked: Checked,
     pub(super) pulse: Arc<Pulse>,
+    /// Counts the bytes.
+    pub(super) view: Arc<View>,
 }
 
 impl AsyncRead for Watched {
@@ -73,7 +76,9 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let poll = Pin::new(&mut self.checked).poll_read(cx, buf);
+        self.view.received.add(buf.filled().len().saturating_sub(before) as u64);
         self.pulse.unread.store(self.checked.owes(), Ordering::Relaxed);
         poll
     }
@@ -86,7 +91,11 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.pulse.unsent.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.checked).poll_write(cx, bytes)
+        let poll = Pin::new(&mut self.checked).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = poll {
+            self.view.sent.add(written as u64);
+        }
+        poll
     }
 
     /// hyper asks for this when it has nothing left to write.

@@ -180,7 +180,7 @@ impl Caller {
 /// Ends when nothing has been asked in time.
 async fn silent(asked: &Notify) {
     if timeout(QUESTION_TIME, asked.notified()).await.is_ok() {
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn reports(
     authority: String,
     asked: &OrcaLoadReportRequest,
 ) -> impl Stream<Item = OrcaLoadReport> + Send + use<> {
-    let every = asked.report_interval.clone().and_then(|every| Duration::try_from(every).ok());
+    let every = asked.report_interval.and_then(|every| Duration::try_from(every).ok());
     let every = every.filter(|every| !every.is_zero()).unwrap_or(USUAL).clamp(LEAST, MOST);
     let reports = Reports { caller, authority, every, last: None };
     stream::unfold(reports, |mut reports| async move {
