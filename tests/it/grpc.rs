@@ -186,7 +186,9 @@ fn a_watch_follows_services_that_come_and_go() {
 fn open_streams_do_not_delay_a_stop() {
     let mut pair = Pair::start();
     let mut streams = [pair.watch("read"), Call::start(pair.grpc(), &[], REPORTS, "{}")];
-    streams.iter().for_each(|stream| drop(wait_messages(stream, 1)));
+    for stream in &streams {
+        drop(wait_messages(stream, 1));
+    }
     pair.hcf.signal(Signal::Term);
     for stream in &mut streams {
         assert_eq!(stream.end().1.as_deref(), Some("Unavailable"));

@@ -107,7 +107,7 @@ mod tests {
             reasons: Vec::new(),
             findings: Vec::new(),
             since: crate::health::Moment::default(),
-            parts: Default::default(),
+            parts: Vec::new(),
             seq,
         };
         let service = Arc::clone(&config.default_service);
@@ -123,7 +123,11 @@ mod tests {
         let up = Place::New(Box::new(answers(&config, State::Up, 1)));
         publisher.replace(&config, vec![(up, answers(&config, State::Down, 0))]);
         publisher.fresh_until(clock.now() + Duration::from_secs(5));
-        let caller = Caller { board: Arc::new(board), peer: None, end: Default::default() };
+        let caller = Caller {
+            board: Arc::new(board),
+            peer: None,
+            end: tokio_util::sync::CancellationToken::new(),
+        };
         let mut watch = std::pin::pin!(watch(caller.clone(), HealthCheckRequest::default()));
         assert_eq!(watch.next().await, Some(answer(ServingStatus::Serving)));
         // Nobody says anything any more; time passes by itself.

@@ -1,5 +1,6 @@
 //! HAProxy gives each node its share, in each of the balancing families that take a weight while they run.
 
+use std::fmt::Write as _;
 use std::net::TcpStream;
 
 use crate::lab::fake::{Answer, FakeNode};
@@ -21,7 +22,7 @@ fn weighing(percent: usize) -> (FakeNode, Hcf, u32) {
 
 #[test]
 fn haproxy_splits_by_the_weights_in_every_family_that_takes_them() {
-    const CLIENTS: usize = 300;
+    const CLIENTS: u32 = 300;
     let nodes = [100, 50, 10].map(weighing);
     let sum: u32 = nodes.iter().map(|(_, _, weight)| weight).sum();
     for version in Version::ALL {
@@ -39,7 +40,7 @@ fn haproxy_splits_by_the_weights_in_every_family_that_takes_them() {
             );
             for (n, (node, hcf, _)) in nodes.iter().enumerate() {
                 let (node, agent) = (port(&node.url()), port(hcf.agent()));
-                config += &format!(" server gw{n} 127.0.0.1:{node} agent-port {agent}\n");
+                let _ = writeln!(config, " server gw{n} 127.0.0.1:{node} agent-port {agent}");
             }
             let haproxy = Haproxy::start(version, &config);
             for (n, (_, _, weight)) in nodes.iter().enumerate() {
@@ -51,15 +52,15 @@ fn haproxy_splits_by_the_weights_in_every_family_that_takes_them() {
             let _clients: Vec<TcpStream> = (0..CLIENTS)
                 .map(|_| TcpStream::connect(("127.0.0.1", web)).expect("HAProxy listens"))
                 .collect();
-            let total = |n: usize| -> usize {
+            let total = |n: usize| -> u32 {
                 haproxy.stat("web", &format!("gw{n}")).field("stot").parse().expect("a count")
             };
             wait_until("every client to be somewhere", LONG, || {
-                (0..3).map(total).sum::<usize>() == CLIENTS
+                (0..3).map(total).sum::<u32>() == CLIENTS
             });
             for (n, (_, _, weight)) in nodes.iter().enumerate() {
                 let (share, ideal) =
-                    (total(n) as f64 / CLIENTS as f64, f64::from(*weight) / f64::from(sum));
+                    (f64::from(total(n)) / f64::from(CLIENTS), f64::from(*weight) / f64::from(sum));
                 assert!(
                     (share - ideal).abs() <= tolerance,
                     "{version:?} {balance} gw{n}: {share:.3} of {ideal:.3}"

@@ -147,7 +147,9 @@ fn check(version: Version) {
     must_answer(&web, "GET", "/", &["gw2"]);
     sides[1].node.set(Answer::Close);
     wait_answers(&web, "GET", "/", &["503"]);
-    sides.iter().for_each(|side| side.node.set(GOOD));
+    for side in &sides {
+        side.node.set(GOOD);
+    }
     wait_answers(&web, "PUT", "/uri", &both);
     // A sidecar that is gone vouches for nothing.
     sides[0].sidecar.signal(crate::lab::process::Signal::Kill);
