@@ -99,6 +99,8 @@ pub struct Fixed {
     pub nickname: String,
     /// Tells one configuration from another.
     pub config_hash: String,
+    /// Where orders and verdicts are kept; `None` for in memory only.
+    pub state_dir: Option<String>,
     /// How long a look counts.
     pub freshness: Duration,
 }
@@ -210,6 +212,7 @@ impl Fixed {
             dir: dir.map(|dir| dir.path.display().to_string()),
             nickname: dir.map(|dir| dir.nickname.clone()).unwrap_or_default(),
             config_hash: config.hash(),
+            state_dir: config.state_dir.as_ref().map(|dir| dir.display().to_string()),
             freshness: config.node.freshness(),
         }
     }

@@ -66,6 +66,16 @@ pub async fn run(config: Config, sources: Sources) -> Result<()> {
         say("ready");
         sidecar.systemd.ready();
         info!(node = %sidecar.config.node.target, "Ready.");
+        if sidecar.config.admin.socket.is_none() {
+            info!(
+                "There is no admin socket, so nobody can order anything; admin.socket names one."
+            );
+        }
+        if sidecar.config.state_dir.is_none() {
+            info!(
+                "Orders and verdicts are in memory only, and gone with a stop; state_dir names a place."
+            );
+        }
         sidecar.serve(&mut signals).await?;
     }
     tokio::select! {

@@ -111,6 +111,8 @@ pub(super) struct Status {
     pub(super) version: &'static str,
     pub(super) commit: Option<&'static str>,
     pub(super) config_hash: String,
+    /// Where orders and verdicts are kept; none for in memory only.
+    pub(super) state_dir: Option<String>,
     pub(super) started: String,
     pub(super) ready: bool,
     pub(super) node: NodeStatus,
@@ -292,6 +294,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             commit: option_env!("HCF_COMMIT"),
             config_hash: table.fixed.config_hash.clone(),
+            state_dir: table.fixed.state_dir.clone(),
             started: clock.rfc3339(board.started),
             ready: board.is_ready(),
             node,
