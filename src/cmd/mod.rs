@@ -136,17 +136,14 @@ fn until_stopped<T>(running: impl Future<Output = T>) -> Result<T, Failure> {
     if let Err(e) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!("Cannot raise the limit of open files: {e}.");
     }
-    // Answers are prepared and looks are rare, so two threads are enough: one may be reading a
-    // large page while the other answers.
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = built.map_err(|e| anyhow::Error::from(e).context("cannot start the runtime"))?;
+    let runtime = runtime()?;
     let done = runtime.block_on(running);
     // A thread that still waits for a name or a file must not delay the end.
     runtime.shutdown_background();
     Ok(done)
 }
 
-/// A runtime for a command that asks something over the network.
+/// A runtime of one thread.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|e| anyhow::Error::from(e).context("cannot start the runtime").into())

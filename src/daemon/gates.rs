@@ -76,27 +76,33 @@ impl Gates {
         Arc::clone(&self.shown)
     }
 
-    /// Runs these gates.
+    /// Runs these gates. It fails where the thread that they run on cannot be started.
     pub(super) fn open(
         &mut self,
         gates: Vec<Bound>,
         config: &Config,
         shared: &Shared,
         parts: &mut Parts,
-    ) {
+    ) -> Result<()> {
         for (gate, mut handover) in gates {
             if gate.when_bad != WhenBad::Close {
                 // Before anybody hears that the sidecar is ready; what waits there is carried as soon as the gate runs.
-                let _carrier = shared.carrier.enter();
                 handover.listen();
             }
             let gate = gate_of(gate, config, shared, Arc::default());
-            self.run(gate, handover, shared, parts);
+            self.run(gate, handover, shared, parts)?;
         }
         self.show();
+        Ok(())
     }
 
-    fn run(&mut self, gate: Gate, handover: Handover, shared: &Shared, parts: &mut Parts) {
+    fn run(
+        &mut self,
+        gate: Gate,
+        handover: Handover,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) -> Result<()> {
         let gate = Arc::new(gate);
         let end = shared.stop.child_token();
         let hall = shared.hall(&format!("gate/{}", gate.config.name), end.clone());
@@ -112,9 +118,10 @@ impl Gates {
             }
         };
         let what = format!("the gate {}", gate.config.name);
-        parts.spawn_on(&shared.carrier, &what, end.clone(), task);
+        parts.spawn_on(&shared.carrying.start()?, &what, end.clone(), task);
         let target = gate.target.clone();
         self.running.push(Running { asked, target, bound, gate, end, port });
+        Ok(())
     }
 
     /// Takes the ports that `config` wants and that are not there yet. Nothing that runs is touched.
@@ -136,7 +143,12 @@ impl Gates {
 
     /// Goes over to the gates of `config`. One that changes keeps its port, its connections and its counts; one
     /// that is gone takes no new connection.
-    pub(super) async fn go_over(&mut self, config: &Config, shared: &Shared, parts: &mut Parts) {
+    pub(super) async fn go_over(
+        &mut self,
+        config: &Config,
+        shared: &Shared,
+        parts: &mut Parts,
+    ) -> Result<()> {
         for running in std::mem::take(&mut self.running) {
             let name = Arc::clone(&running.gate.config.name);
             let wanted = config.gates.iter().find(|gate| gate.name == name);
@@ -155,9 +167,10 @@ impl Gates {
             let Ok(handover) = running.port.await else { continue };
             let view = Arc::clone(&running.gate.view);
             let gate = gate_of(wanted.clone(), config, shared, view);
-            self.run(gate, handover, shared, parts);
+            self.run(gate, handover, shared, parts)?;
         }
         self.show();
+        Ok(())
     }
 
     fn show(&self) {

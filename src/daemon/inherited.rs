@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use anyhow::{Context as _, Result};
 use listenfd::ListenFd;
 use socket2::SockRef;
-use tokio::net::{TcpListener, UnixListener};
 use tracing::warn;
 
 use crate::config::Address;
@@ -69,7 +68,7 @@ fn open(fds: &mut ListenFd, at: usize) -> io::Result<(Listener, Address)> {
         // The runtime needs it so, and a service manager may not have made it so.
         tcp.set_nonblocking(true)?;
         let address = Address::from(tcp.local_addr()?);
-        return Ok((Listener::Tcp(TcpListener::from_std(tcp)?), address));
+        return Ok((Listener::Tcp(tcp.into()), address));
     }
     let unix = fds.take_unix_listener(at).ok().flatten();
     let unix = unix.filter(listens).ok_or_else(wrong)?;
@@ -77,7 +76,7 @@ fn open(fds: &mut ListenFd, at: usize) -> io::Result<(Listener, Address)> {
     let local = unix.local_addr()?;
     let path = local.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;
     let address = Address::Unix(path.to_owned());
-    Ok((Listener::Unix(UnixListener::from_std(unix)?, None), address))
+    Ok((Listener::Unix(unix.into(), None), address))
 }
 
 fn listens(socket: &impl AsFd) -> bool {

@@ -1,8 +1,10 @@
 //! The listeners that answer questions: agent, health, grpc, status and admin, each at its addresses.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -160,35 +162,41 @@ impl Listeners {
         Self { sites, running: Vec::new() }
     }
 
-    /// Serves these sockets.
+    /// Serves these sockets. It fails where the thread that answers balancers cannot be started.
     pub(super) fn open(
         &mut self,
         sockets: Vec<Socket>,
         room: Room,
         shared: &Shared,
         parts: &mut Parts,
-    ) {
+    ) -> Result<()> {
         for Socket { kind, asked, listener, .. } in sockets {
             let end = shared.stop.child_token();
             self.running.push(Running { kind, asked, end: end.clone() });
             let hall = shared.hall(kind.name(), end.clone());
             let what = format!("the listener {}", kind.name());
+            let runtime = match kind {
+                Kind::Agent | Kind::Health | Kind::Grpc => shared.answering.start()?,
+                // Operators may ask for much at once.
+                Kind::Status | Kind::Admin => Handle::current(),
+            };
             let site: Arc<dyn Site> = match kind {
                 Kind::Agent => {
                     let agent = Arc::new(Agent::new(Arc::clone(&self.sites.board)));
                     let seats = Seats::new(room::AGENT.min(room.listener));
-                    parts.spawn(&what, end, async move {
-                        accept::serve(listener, hall, seats, |stream, peer, seat| {
-                            Arc::clone(&agent).serve(stream, peer, seat)
-                        })
-                        .await;
+                    parts.spawn_on(&runtime, &what, end, async move {
+                        let greet = |stream: &OwnedFd, peer| agent.greet(stream, peer);
+                        let serve = |stream, peer, seat, said| {
+                            Arc::clone(&agent).serve(stream, peer, seat, said)
+                        };
+                        accept::serve_greeted(listener, hall, seats, greet, serve).await;
                     });
                     continue;
                 }
                 Kind::Grpc => {
                     let grpc = Arc::clone(&self.sites.grpc);
                     let seats = Seats::new(room::GRPC.min(room.listener));
-                    parts.spawn(&what, end, async move {
+                    parts.spawn_on(&runtime, &what, end, async move {
                         accept::serve(listener, hall, seats, |stream, peer, seat| {
                             Arc::clone(&grpc).serve(stream, peer, seat)
                         })
@@ -201,13 +209,14 @@ impl Listeners {
                 Kind::Admin => Arc::clone(&self.sites.admin) as _,
             };
             let seats = Seats::new(room::HTTP.min(room.listener));
-            parts.spawn(&what, end, async move {
+            parts.spawn_on(&runtime, &what, end, async move {
                 accept::serve(listener, hall, seats, |stream, peer, seat| {
                     http::serve(stream, peer, seat, Arc::clone(&site))
                 })
                 .await;
             });
         }
+        Ok(())
     }
 
     /// Opens the sockets that `config` wants and that are not there yet. Nothing that runs is touched.

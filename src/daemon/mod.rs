@@ -11,6 +11,7 @@ mod parts;
 mod reload;
 mod room;
 mod signals;
+mod threads;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,7 @@ pub use reload::{Outcome, Request as ReloadRequest};
 use room::Room;
 pub(crate) use signals::Signals;
 use signals::Told;
+use threads::Thread;
 
 /// The configuration makes no sense together with what the service manager has set up.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +123,10 @@ struct Shared {
     board: Arc<Board>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// Where gates run.
-    carrier: Handle,
+    /// Where balancers' questions are answered, so that neither a large page nor a gate's bytes delay them.
+    answering: Arc<Thread>,
+    /// Where gates run: one processor of bytes is more than a node, one thread of Python, has.
+    carrying: Arc<Thread>,
     /// Room for their connections.
     pairs: Arc<Semaphore>,
 }
@@ -160,10 +163,12 @@ impl Sidecar {
         let (keeper, desk, rulings) = keeper(config.state_dir.clone()).await?;
         let ruling = Arc::clone(&rulings.borrow());
         let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
-        let (board, tasks, carrier) = (Arc::new(board), TaskTracker::new(), carrier()?);
+        let (board, tasks) = (Arc::new(board), TaskTracker::new());
+        let answering = Arc::new(Thread::new("answers"));
+        let carrying = Arc::new(Thread::new("gates"));
         let room = Room::here(sockets.len(), !ports.is_empty());
         let pairs = Arc::new(Semaphore::new(room.gates));
-        let shared = Shared { clock, board, stop: stop.clone(), tasks, carrier, pairs };
+        let shared = Shared { clock, board, stop: stop.clone(), tasks, answering, carrying, pairs };
 
         let (looks, seen) = mpsc::channel(1);
         let (configs, new_configs) = mpsc::channel(1);
@@ -215,8 +220,8 @@ impl Sidecar {
         for (gate, handover) in &ports {
             say(&format!("listening gate/{} {}", gate.name, handover.port.address));
         }
-        sidecar.gates.open(ports, &sidecar.config, &sidecar.shared, &mut sidecar.parts);
-        sidecar.listeners.open(sockets, room, &sidecar.shared, &mut sidecar.parts);
+        sidecar.gates.open(ports, &sidecar.config, &sidecar.shared, &mut sidecar.parts)?;
+        sidecar.listeners.open(sockets, room, &sidecar.shared, &mut sidecar.parts)?;
         sidecar.look();
         Ok((sidecar, first_look))
     }
@@ -291,22 +296,6 @@ impl Sidecar {
             warn!(connections = self.shared.tasks.len(), "Stopped with connections still open.");
         }
     }
-}
-
-/// Where gates run: a thread of their own, so that their bytes and the balancer's questions do not wait for each other,
-/// and so that no connection is handed from one thread to another.
-fn carrier() -> Result<Handle> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime of the gates")?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("gates".to_owned())
-        // It ends with the process: connections may go on after the stop.
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
-        .context("cannot start the thread of the gates")?;
-    Ok(handle)
 }
 
 /// Whoever keeps what operators order, with what was kept.

@@ -130,9 +130,15 @@ impl Sidecar {
             let _ = in_force.await;
         }
         let room = Room::here(self.listeners.len() + sockets.len(), !config.gates.is_empty());
-        self.gates.go_over(&config, &self.shared, &mut self.parts).await;
-        self.gates.open(ports, &config, &self.shared, &mut self.parts);
-        self.listeners.open(sockets, room, &self.shared, &mut self.parts);
+        let opened = async {
+            self.gates.go_over(&config, &self.shared, &mut self.parts).await?;
+            self.gates.open(ports, &config, &self.shared, &mut self.parts)?;
+            self.listeners.open(sockets, room, &self.shared, &mut self.parts)
+        };
+        // A machine that has no thread left for them.
+        if let Err(e) = opened.await {
+            return Outcome::Impossible { error: format!("{e:#}") };
+        }
         self.listeners.close_others(&config);
         let plan = lookout::plan(&config);
         self.plan.send_if_modified(|old| {

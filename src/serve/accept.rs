@@ -6,11 +6,16 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::SocketFlags;
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
@@ -53,43 +58,192 @@ pub struct Left {
     pub waiting: Option<(Stream, Peer)>,
 }
 
+/// What came of a connection that was to be served where it was accepted.
+#[derive(Debug)]
+pub enum Greeting {
+    /// It is over.
+    Served,
+    /// It takes longer, and has said this so far.
+    Serve(Vec<u8>),
+    /// It has said nothing yet.
+    Silent,
+}
+
 /// Accepts connections until stopped, and has `handle` serve each in a seat of its own.
 pub async fn serve<H, F>(listener: Listener, hall: Hall, seats: Seats, handle: H) -> Left
 where
     H: Fn(Stream, Peer, Seat) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let trouble = Seldom::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            () = hall.stop.cancelled() => return Left { listener, waiting: None },
-        };
-        let (stream, peer) = match accepted {
-            Ok(connection) => connection,
-            Err(e) if is_of_one_connection(&e) => continue,
-            Err(e) => {
-                hall.door.errors.add(1);
-                if let Some(more) = trouble.pass(hall.clock.now()) {
-                    warn!(listener = &*hall.name, more, "Cannot accept connections: {e}.");
+    let greet = |_: &OwnedFd, _| Greeting::Serve(Vec::new());
+    serve_greeted(listener, hall, seats, greet, |stream, peer, seat, _| handle(stream, peer, seat))
+        .await
+}
+
+/// The same, but `greet` comes first: who has asked by the time it is accepted can be answered without a task, a seat,
+/// or the runtime knowing of it. Its socket never waits.
+pub async fn serve_greeted<G, H, F>(
+    listener: Listener,
+    hall: Hall,
+    seats: Seats,
+    greet: G,
+    handle: H,
+) -> Left
+where
+    G: Fn(&OwnedFd, Peer) -> Greeting,
+    H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let entrance = Entrance { socket: listener.socket(), hall: &hall, seats: &seats };
+    let waiting = entrance.accept_all(&greet, &handle).await;
+    Left { listener, waiting }
+}
+
+/// Where connections come in.
+struct Entrance<'a> {
+    socket: &'a Socket,
+    hall: &'a Hall,
+    seats: &'a Seats,
+}
+
+/// So many are accepted before others have their turn.
+const BATCH: usize = 64;
+
+impl Entrance<'_> {
+    /// Accepts until stopped; returns a connection that waited for a seat.
+    async fn accept_all<G, H, F>(&self, greet: &G, handle: &H) -> Option<(Stream, Peer)>
+    where
+        G: Fn(&OwnedFd, Peer) -> Greeting,
+        H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hall = self.hall;
+        let trouble = Seldom::default();
+        let mut stopped = std::pin::pin!(hall.stop.cancelled());
+        let mut known = None;
+        let mut silent = Vec::new();
+        loop {
+            let Some(socket) = &known else {
+                #[allow(
+                    deprecated,
+                    reason = "what takes its place is unsafe, for descriptors that others may close"
+                )]
+                match AsyncFd::with_interest(self.socket.as_fd(), Interest::READABLE) {
+                    Ok(socket) => known = Some(socket),
+                    Err(e) => self.short_of(&e, &trouble).await,
                 }
-                // Out of descriptors or memory: closing an idle connection frees some, and the
-                // pause keeps a lasting shortage from burning a core.
-                seats.idlers.close_longest(&hall.door);
-                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
+            };
+            let ready = tokio::select! {
+                biased;
+                () = &mut stopped => return None,
+                ready = socket.readable() => ready,
+            };
+            let mut ready = match ready {
+                Ok(ready) => ready,
+                Err(e) => {
+                    self.short_of(&e, &trouble).await;
+                    continue;
+                }
+            };
+            let mut more = true;
+            for _ in 0..BATCH {
+                let (stream, peer) = match accept(self.socket) {
+                    Ok(connection) => connection,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        ready.clear_ready();
+                        more = false;
+                        break;
+                    }
+                    Err(e) if is_of_one_connection(&e) => continue,
+                    Err(e) => {
+                        self.short_of(&e, &trouble).await;
+                        break;
+                    }
+                };
+                match greet(&stream, peer) {
+                    Greeting::Served => hall.door.accepted.add(1),
+                    Greeting::Serve(said) => {
+                        if let Some(waiting) = self.seat(stream, peer, said, handle).await {
+                            return waiting;
+                        }
+                    }
+                    Greeting::Silent => silent.push((stream, peer)),
+                }
             }
-        };
+            if more || !silent.is_empty() {
+                // Others have their turn, and whoever is about to ask has asked.
+                tokio::task::yield_now().await;
+            }
+            for (stream, peer) in silent.drain(..) {
+                let said = match greet(&stream, peer) {
+                    Greeting::Served => {
+                        hall.door.accepted.add(1);
+                        continue;
+                    }
+                    Greeting::Serve(said) => said,
+                    Greeting::Silent => Vec::new(),
+                };
+                if let Some(waiting) = self.seat(stream, peer, said, handle).await {
+                    return waiting;
+                }
+            }
+        }
+    }
+
+    /// Gives a connection a seat, and a task. Where the end comes first, it is returned, as far as it lives.
+    #[allow(clippy::option_option, reason = "the end, and what it leaves")]
+    async fn seat<H, F>(
+        &self,
+        stream: OwnedFd,
+        peer: Peer,
+        said: Vec<u8>,
+        handle: &H,
+    ) -> Option<Option<(Stream, Peer)>>
+    where
+        H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // A connection that the runtime cannot take up is one more that has gone.
+        let Ok(stream) = adopt(stream, peer) else { return None };
         let seat = tokio::select! {
             // Who was accepted before the end is served, where there is room.
             biased;
-            seat = seats.take(&hall) => seat,
-            () = hall.stop.cancelled() => {
-                return Left { listener, waiting: Some((stream, peer)) };
-            }
+            seat = self.seats.take(self.hall) => seat,
+            () = self.hall.stop.cancelled() => return Some(Some((stream, peer))),
         };
-        hall.tasks.spawn(handle(stream, peer, seat));
+        self.hall.tasks.spawn(handle(stream, peer, seat, said));
+        None
     }
+
+    /// Out of descriptors or memory: closing an idle connection frees some, and the pause keeps a lasting shortage from
+    /// burning a processor.
+    async fn short_of(&self, error: &(impl std::fmt::Display + Sync), trouble: &Seldom) {
+        self.hall.door.errors.add(1);
+        if let Some(more) = trouble.pass(self.hall.clock.now()) {
+            warn!(listener = &*self.hall.name, more, "Cannot accept connections: {error}.");
+        }
+        self.seats.idlers.close_longest(&self.hall.door);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn accept(socket: &Socket) -> io::Result<(OwnedFd, Peer)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((stream, peer.map(|peer| peer.ip())))
+}
+
+/// Makes the runtime know a connection.
+fn adopt(stream: OwnedFd, peer: Peer) -> io::Result<Stream> {
+    if peer.is_none() {
+        return Ok(Either::Right(UnixStream::from_std(stream.into())?));
+    }
+    let stream = TcpStream::from_std(stream.into())?;
+    // Every answer is one write, so waiting to fill a segment could only delay it.
+    let _ = stream.set_nodelay(true);
+    Ok(Either::Left(stream))
 }
 
 /// The room for connections, shared by those who accept them.
@@ -128,21 +282,6 @@ impl Seats {
             None => None,
         };
         self.idlers.seat(hall, [permit, pooled])
-    }
-}
-
-async fn accept(listener: &Listener) -> io::Result<(Stream, Peer)> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (stream, peer) = listener.accept().await?;
-            // Every answer is one write, so waiting to fill a segment could only delay it.
-            let _ = stream.set_nodelay(true);
-            Ok((Either::Left(stream), Some(peer.ip())))
-        }
-        Listener::Unix(listener, _) => {
-            let (stream, _) = listener.accept().await?;
-            Ok((Either::Right(stream), None))
-        }
     }
 }
 
@@ -260,9 +399,15 @@ impl Seat {
     /// still heard, for a moment: whoever was let in would take its end for a failure.
     pub async fn leave_unheard(&self) {
         self.leave().await;
-        if self.stop.is_cancelled() {
-            tokio::time::sleep(LAST_WORDS).await;
+        if let Some(moment) = self.last_words() {
+            tokio::time::sleep(moment).await;
         }
+    }
+
+    /// How long a question that is on its way is still heard; `None` where the listener goes on.
+    #[must_use]
+    pub fn last_words(&self) -> Option<Duration> {
+        self.stop.is_cancelled().then_some(LAST_WORDS)
     }
 
     /// Whether the connection should end.

@@ -3,15 +3,19 @@
 //! HAProxy opens a connection per check, may send a question (`agent-send`), reads to the first line
 //! end and closes. An unknown service is answered `down`, so that a typo shows at its first check.
 
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
-use super::accept::{Peer, Seat, Stream};
+use super::accept::{Greeting, Peer, Seat, Stream};
 use super::health::Found;
 use super::hold::Holds;
 use super::http::{self, HEADER_LIMIT, Request};
@@ -63,9 +67,40 @@ impl Agent {
         }
     }
 
-    /// Serves one connection.
-    pub async fn serve(self: Arc<Self>, mut stream: Stream, peer: Peer, seat: Seat) {
-        let mut buffer = Vec::with_capacity(QUESTION_LIMIT);
+    /// Answers whoever has asked by the time it is accepted, which is how balancers ask: nothing but the kernel is to
+    /// be left in the cost of that. What takes longer, or is no usual question, is served as a connection.
+    pub fn greet(&self, stream: &OwnedFd, peer: Peer) -> Greeting {
+        let mut heard = [MaybeUninit::uninit(); QUESTION_LIMIT + 2];
+        let heard = match rustix::net::recv(stream, &mut heard, RecvFlags::DONTWAIT) {
+            Ok(((heard, _), _)) => &*heard,
+            Err(Errno::AGAIN | Errno::INTR) => return Greeting::Silent,
+            // It has gone.
+            Err(_) => return Greeting::Served,
+        };
+        let whole = heard.is_empty() || matches!(asked(heard), Some(Asked::Line(true)));
+        let line = String::from_utf8_lossy(first_line(heard));
+        let question = Question::parse(&line);
+        if !whole || question.hold.is_some() {
+            return Greeting::Serve(heard.to_vec());
+        }
+        let answer = match self.find(&question, peer) {
+            Ok(service) => self.say(&question, &service, peer),
+            Err(refusal) => refusal,
+        };
+        // So short an answer fits; where it cannot be sent, nobody is there to hear it.
+        let _ = rustix::net::send(stream, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        Greeting::Served
+    }
+
+    /// Serves one connection, which has said `buffer` so far.
+    pub async fn serve(
+        self: Arc<Self>,
+        mut stream: Stream,
+        peer: Peer,
+        seat: Seat,
+        mut buffer: Vec<u8>,
+    ) {
+        buffer.reserve(QUESTION_LIMIT);
         seat.reading();
         let asked = tokio::select! {
             biased;
@@ -105,35 +140,41 @@ impl Agent {
         seat: &Seat,
     ) -> Option<Bytes> {
         let question = Question::parse(line);
-        let Some(service) = self.board.service(question.service) else {
-            self.board.counts.asked_for_nothing("agent");
-            let name = printable(question.service, 60);
-            if let Some(more) = self.unknown.pass(self.board.clock.now()) {
-                warn!(
-                    service = name,
-                    ?peer,
-                    more,
-                    "A balancer asks for a service that does not exist."
-                );
-            }
-            return Some(AgentLine::refusal(&format!("no such service: {name}")).line);
+        let service = match self.find(&question, peer) {
+            Ok(service) => service,
+            Err(refusal) => return Some(refusal),
         };
         if let Some(time) = question.hold {
             self.hold(&service, time, (peer, line.into()), stream, seat).await?;
         }
+        Some(self.say(&question, &service, peer))
+    }
+
+    /// The service that is asked for, or what to say where there is none.
+    fn find(&self, question: &Question<'_>, peer: Peer) -> Result<Arc<ServiceBoard>, Bytes> {
+        if let Some(service) = self.board.service(question.service) {
+            return Ok(service);
+        }
+        self.board.counts.asked_for_nothing("agent");
+        let name = printable(question.service, 60);
+        if let Some(more) = self.unknown.pass(self.board.clock.now()) {
+            let service = &*name;
+            warn!(service, ?peer, more, "A balancer asks for a service that does not exist.");
+        }
+        Err(AgentLine::refusal(&format!("no such service: {name}")).line)
+    }
+
+    /// The line that holds now.
+    fn say(&self, question: &Question<'_>, service: &ServiceBoard, peer: Peer) -> Bytes {
         let answers = service.answers();
         self.board.told("agent", peer, &answers);
         let words = &answers.words;
         let line = if question.keep_admin { &words.keep } else { &words.owning };
-        Some(match question.ignored {
-            None => line.line.clone(),
-            Some(option) => {
-                if let Some(more) = self.ignored.pass(self.board.clock.now()) {
-                    warn!(option, ?peer, more, "A balancer asks with an option that is not known.");
-                }
-                line.remark(&format!("ignored option: {option}"))
-            }
-        })
+        let Some(option) = &question.ignored else { return line.line.clone() };
+        if let Some(more) = self.ignored.pass(self.board.clock.now()) {
+            warn!(option, ?peer, more, "A balancer asks with an option that is not known.");
+        }
+        line.remark(&format!("ignored option: {option}"))
     }
 
     /// Waits for as long as the last answer of `key` stays current, at most for `time`; `None` when
@@ -231,6 +272,9 @@ impl Agent {
 async fn read_question(stream: &mut Stream, buffer: &mut Vec<u8>) -> Asked {
     let deadline = Instant::now() + QUESTION_TIME;
     loop {
+        if let Some(asked) = asked(buffer) {
+            return asked;
+        }
         let quiet = (Instant::now() + QUIET).min(deadline);
         match timeout_at(quiet, stream.read_buf(buffer)).await {
             Ok(Ok(0)) => return Asked::Line(true),
@@ -239,19 +283,21 @@ async fn read_question(stream: &mut Stream, buffer: &mut Vec<u8>) -> Asked {
             Err(_) if Instant::now() >= deadline => return Asked::TooLong,
             Err(_) => return Asked::Line(false),
         }
-        let line = first_line(buffer);
-        if line.len() >= QUESTION_LIMIT {
-            return Asked::TooLong;
-        }
-        if line.len() < buffer.len() {
-            if is_http(line) {
-                return Asked::Http;
-            }
-            // CR LF ends one line; anything beyond it is more than was asked for.
-            let end = buffer.get(line.len()..).unwrap_or_default();
-            return Asked::Line(matches!(end, b"\n" | b"\r\n" | b"\r"));
-        }
     }
+}
+
+/// What was asked; `None` while more may belong to it.
+fn asked(buffer: &[u8]) -> Option<Asked> {
+    let line = first_line(buffer);
+    if line.len() >= QUESTION_LIMIT {
+        return Some(Asked::TooLong);
+    }
+    let end = buffer.get(line.len()..).filter(|end| !end.is_empty())?;
+    if is_http(line) {
+        return Some(Asked::Http);
+    }
+    // CR LF ends one line; anything beyond it is more than was asked for.
+    Some(Asked::Line(matches!(end, b"\n" | b"\r\n" | b"\r")))
 }
 
 /// The bytes before the first CR or LF.

@@ -8,18 +8,26 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Address;
 
-/// A socket that listens.
+/// A socket that listens, and that no call waits on. No runtime knows it before somebody serves it.
 #[derive(Debug)]
 pub enum Listener {
     /// On a TCP port.
-    Tcp(TcpListener),
+    Tcp(Socket),
     /// On a Unix socket; its file goes when this does, unless it is another's.
-    Unix(UnixListener, Option<SocketFile>),
+    Unix(Socket, Option<SocketFile>),
+}
+
+impl Listener {
+    /// The socket itself.
+    pub(super) const fn socket(&self) -> &Socket {
+        match self {
+            Self::Tcp(socket) | Self::Unix(socket, _) => socket,
+        }
+    }
 }
 
 /// Why a socket could not be opened: names the address, the listener and the cause.
@@ -47,9 +55,8 @@ pub fn bind(
     let bound = match address {
         Address::Tcp { host, port } => tcp(host, *port).and_then(|socket| {
             socket.listen(BACKLOG)?;
-            let listener = TcpListener::from_std(socket.into())?;
-            let local = Address::from(listener.local_addr()?);
-            Ok((Listener::Tcp(listener), local))
+            let local = socket.local_addr()?.as_socket().map(Address::from);
+            Ok((Listener::Tcp(socket), local.unwrap_or_else(|| address.clone())))
         }),
         Address::Unix(path) => unix(path, access),
     };
@@ -155,8 +162,10 @@ fn take_turn(path: &Path) -> io::Result<Option<File>> {
 const TURNS: u32 = 200;
 const TURN: Duration = Duration::from_millis(10);
 
-fn place(temporary: &Path, path: &Path, access: Access) -> io::Result<(UnixListener, SocketFile)> {
-    let listener = UnixListener::bind(temporary)?;
+fn place(temporary: &Path, path: &Path, access: Access) -> io::Result<(Socket, SocketFile)> {
+    let listener = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    listener.bind(&SockAddr::unix(temporary)?)?;
+    listener.listen(BACKLOG)?;
     if access.group.is_some() {
         std::os::unix::fs::chown(temporary, None, access.group)?;
     }
@@ -212,8 +221,8 @@ mod tests {
         Address::parse(text).unwrap()
     }
 
-    #[tokio::test]
-    async fn a_taken_address_is_named() {
+    #[test]
+    fn a_taken_address_is_named() {
         let (_first, bound) = bind(&address("127.0.0.1:0"), "agent", Access::mode(0o666)).unwrap();
         let error = bind(&bound, "health", Access::mode(0o666)).unwrap_err().to_string();
         assert_eq!(error, format!("cannot listen on {bound} for health: address already in use"));
@@ -222,17 +231,13 @@ mod tests {
         assert!(error.to_string().ends_with("its directory does not exist"), "{error}");
     }
 
-    #[tokio::test]
-    async fn of_those_who_want_a_place_at_once_one_has_it() {
+    #[test]
+    fn of_those_who_want_a_place_at_once_one_has_it() {
         let dir = tempfile::tempdir().unwrap();
         let at = Address::Unix(dir.path().join("s"));
         for _ in 0..50 {
-            let runtime = tokio::runtime::Handle::current();
             let had = std::thread::scope(|scope| {
-                let bind = || {
-                    let _entered = runtime.enter();
-                    bind(&at, "admin", Access::mode(0o660))
-                };
+                let bind = || bind(&at, "admin", Access::mode(0o660));
                 let wanting: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
                 wanting.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
             });
@@ -240,8 +245,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_unix_socket_is_placed_with_its_mode_and_goes_with_its_listener() {
+    #[test]
+    fn a_unix_socket_is_placed_with_its_mode_and_goes_with_its_listener() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let at = Address::Unix(path.clone());

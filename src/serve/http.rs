@@ -5,16 +5,17 @@
 //! checks fail; half a header may not.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use httpdate::HttpDate;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::UCred;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use tokio_util::either::Either;
 
@@ -89,14 +90,16 @@ impl Reply {
         body: impl Into<Bytes>,
     ) -> Self {
         let body = body.into();
-        let mut head = format!(
+        let mut head = Vec::new();
+        // Writing to a vector cannot fail.
+        let _ = write!(
+            head,
             "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\n",
             phrase(status),
             body.len(),
         );
         for (name, value) in headers {
-            // Writing to a string cannot fail.
             let _ = write!(head, "{name}: {value}\r\n");
         }
         Self { head: head.into(), body }
@@ -118,7 +121,8 @@ impl Reply {
     pub(super) fn write(&self, out: &mut Vec<u8>, with_body: bool, close: bool) {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{}", HttpDate::from(SystemTime::now()));
         out.extend_from_slice(if close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
         if with_body {
             out.extend_from_slice(&self.body);
@@ -151,39 +155,52 @@ pub(super) const fn phrase(status: u16) -> &'static str {
 pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Site>) {
     let mut buffer = Vec::new();
     let mut out = Vec::new();
-    let mut fresh = true;
+    let (timer, leave) = (std::pin::pin!(sleep(IDLE)), std::pin::pin!(seat.leave()));
+    let mut patience = Patience { timer, leave, fresh: true, left: false };
     loop {
-        let header = match read_header(&mut stream, &seat, &mut buffer, fresh).await {
+        let header = match patience.read_header(&mut stream, &seat, &mut buffer).await {
             Header::Complete(length) => length,
             Header::TooLarge => {
                 return refuse(&mut stream, 431, "the header is larger than 8 KiB").await;
             }
             Header::Gone => return,
         };
-        out.clear();
         let (head, rest) = buffer.split_at_checked(header).unwrap_or_default();
-        if let Some(watcher) = watcher(head, &*site) {
-            return watcher.serve(&mut stream, &seat).await;
-        }
-        let kept = if let Some(reply) = changed(head, rest, &mut stream, &*site).await {
-            reply.write(&mut out, true, true);
-            false
-        } else {
-            answer(head, &*site, peer, &mut out) && !seat.must_leave()
+        let kept = match Request::parse(head) {
+            None => {
+                problem(400, "not an HTTP request").write(&mut out, true, true);
+                false
+            }
+            Some(request) => {
+                if let Some(watcher) = site.watch(request.path).filter(|_| request.method == "GET")
+                {
+                    return watcher.serve(&mut stream, &seat).await;
+                }
+                if let Some(reply) = changed(&request, rest, &mut stream, &*site).await {
+                    reply.write(&mut out, true, true);
+                    false
+                } else {
+                    answer(&request, &*site, peer, &mut out) && !seat.must_leave()
+                }
+            }
         };
-        let written = timeout(WRITE_TIME, stream.write_all(&out)).await;
-        if !matches!(written, Ok(Ok(()))) {
+        if !written(&mut stream, &out).await {
             return;
         }
         if !kept {
             return linger(&mut stream).await;
         }
-        fresh = false;
         buffer.drain(..header);
         // A long answer's room is not kept for the next one.
         out.clear();
         out.shrink_to(HEADER_LIMIT);
     }
+}
+
+/// Sends it; says whether all of it went.
+async fn written(stream: &mut Stream, out: &[u8]) -> bool {
+    // Most answers fit into the socket, and then nobody waits, for the time neither.
+    matches!(timeout(WRITE_TIME, stream.write_all(out)).await, Ok(Ok(())))
 }
 
 enum Header {
@@ -193,44 +210,74 @@ enum Header {
     Gone,
 }
 
-/// `fresh` is a connection that nothing was asked on yet: who opened it is about to.
-async fn read_header(
-    stream: &mut Stream,
-    seat: &Seat,
-    buffer: &mut Vec<u8>,
+/// How long a connection is waited for. Its timer and its place among those who may be asked to leave are the same for
+/// all of its requests, so that a request costs no entry in either's books.
+struct Patience<'a, L> {
+    timer: Pin<&'a mut Sleep>,
+    leave: Pin<&'a mut L>,
+    /// Nothing was asked yet, so whoever opened the connection is about to.
     fresh: bool,
-) -> Header {
-    let mut deadline = (!buffer.is_empty()).then(|| Instant::now() + HEADER_TIME);
-    loop {
-        if let Some(end) = header_end(buffer) {
-            seat.busy();
-            return Header::Complete(end);
-        }
-        if buffer.len() > HEADER_LIMIT {
-            return Header::TooLarge;
-        }
-        let until = if let Some(deadline) = deadline {
-            deadline
-        } else {
-            seat.idle();
-            Instant::now() + IDLE
-        };
-        buffer.reserve(1024);
-        let begun = fresh || !buffer.is_empty();
-        let read = tokio::select! {
-            // What has come is answered, whatever else has happened meanwhile.
-            biased;
-            read = timeout_at(until, stream.read_buf(buffer)) => read,
-            () = seat.leave(), if !begun => return Header::Gone,
-            () = seat.leave_unheard(), if begun => return Header::Gone,
-        };
-        match read {
-            Ok(Ok(1..)) if deadline.is_some() => {}
-            Ok(Ok(1..)) => {
-                seat.reading();
-                deadline = Some(Instant::now() + HEADER_TIME);
+    /// It was asked to leave.
+    left: bool,
+}
+
+impl<L: Future<Output = ()>> Patience<'_, L> {
+    async fn read_header(
+        &mut self,
+        stream: &mut Stream,
+        seat: &Seat,
+        buffer: &mut Vec<u8>,
+    ) -> Header {
+        let mut begun = !buffer.is_empty();
+        let mut until = Instant::now() + if begun { HEADER_TIME } else { IDLE };
+        loop {
+            if let Some(end) = header_end(buffer) {
+                seat.busy();
+                self.fresh = false;
+                return Header::Complete(end);
             }
-            _ => return Header::Gone,
+            if buffer.len() > HEADER_LIMIT {
+                return Header::TooLarge;
+            }
+            if !begun {
+                seat.idle();
+            }
+            if self.timer.deadline() > until {
+                self.timer.as_mut().reset(until);
+            }
+            buffer.reserve(1024);
+            let read = tokio::select! {
+                // What has come is answered, whatever else has happened meanwhile.
+                biased;
+                read = stream.read_buf(buffer) => read,
+                () = self.leave.as_mut(), if !self.left => {
+                    self.left = true;
+                    let Some(moment) = seat.last_words().filter(|_| begun || self.fresh) else {
+                        return Header::Gone;
+                    };
+                    until = until.min(Instant::now() + moment);
+                    continue;
+                }
+                () = self.timer.as_mut() => {
+                    if Instant::now() >= until {
+                        return Header::Gone;
+                    }
+                    // It was set for an earlier request.
+                    self.timer.as_mut().reset(until);
+                    continue;
+                }
+            };
+            match read {
+                Ok(1..) if begun => {}
+                Ok(1..) => {
+                    seat.reading();
+                    begun = true;
+                    if !self.left {
+                        until = Instant::now() + HEADER_TIME;
+                    }
+                }
+                _ => return Header::Gone,
+            }
         }
     }
 }
@@ -308,20 +355,21 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Who answers a request that is for as long as it is read.
-fn watcher(head: &[u8], site: &dyn Site) -> Option<Watcher> {
-    let request = Request::parse(head).filter(|request| request.method == "GET")?;
-    site.watch(request.path)
-}
-
 /// The answer to a request that changes something; `None` where there is none, or nothing to change.
-async fn changed(head: &[u8], rest: &[u8], stream: &mut Stream, site: &dyn Site) -> Option<Reply> {
-    let request = Request::parse(head).filter(|r| !matches!(r.method, "GET" | "HEAD"))?;
+async fn changed(
+    request: &Request<'_>,
+    rest: &[u8],
+    stream: &mut Stream,
+    site: &dyn Site,
+) -> Option<Reply> {
+    let Request { method, path, query, length, .. } = *request;
+    if matches!(method, "GET" | "HEAD") {
+        return None;
+    }
     let peer = match stream {
         Either::Left(_) => None,
         Either::Right(unix) => unix.peer_cred().ok(),
     };
-    let Request { method, path, query, length, .. } = request;
     let mut body = rest.to_vec();
     // Asked without its body first: where nothing can be changed, none is read.
     drop(site.change(Change { method, path, query, body: b"", peer })?);
@@ -338,11 +386,7 @@ async fn changed(head: &[u8], rest: &[u8], stream: &mut Stream, site: &dyn Site)
 }
 
 /// Writes the answer to `out`, and says whether the connection goes on.
-fn answer(header: &[u8], site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
-    let Some(request) = Request::parse(header) else {
-        problem(400, "not an HTTP request").write(out, true, true);
-        return false;
-    };
+fn answer(request: &Request<'_>, site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
     let path = slot(request.path, request.host);
     match request.method {
         "GET" => site.get(&path, request.query, peer).write(out, true, !request.keep),
@@ -415,7 +459,8 @@ mod tests {
 
     fn ask(header: &str) -> (bool, String) {
         let mut out = Vec::new();
-        let kept = answer(header.as_bytes(), &Echo, None, &mut out);
+        let request = Request::parse(header.as_bytes()).unwrap();
+        let kept = answer(&request, &Echo, None, &mut out);
         (kept, String::from_utf8(out).unwrap())
     }
 
@@ -439,7 +484,7 @@ mod tests {
         assert!(
             !kept && answer.starts_with("HTTP/1.1 405 ") && answer.contains("Allow: GET, HEAD\r\n")
         );
-        assert!(ask("nonsense\r\n\r\n").1.starts_with("HTTP/1.1 400 "));
+        assert_eq!(Request::parse(b"nonsense\r\n\r\n"), None);
     }
 
     #[test]

@@ -378,7 +378,11 @@ mod tests {
                         let trailers =
                             if after.starts_with("\r\n") { 2 } else { after.find("\r\n\r\n")? + 4 };
                         let lines = after[..trailers].replace("\r\n", "\n");
-                        let bad = |line: &str| !line.contains(':') || line.starts_with([' ', ':']);
+                        let bad = |line: &str| {
+                            line.split_once(':').is_none_or(|(name, _)| {
+                                name.is_empty() || name.contains([' ', '\t'])
+                            })
+                        };
                         if lines.contains('\r')
                             || lines.lines().any(|line| !line.is_empty() && bad(line))
                         {

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use socket2::{SockAddr, SockFilter, Socket};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio_util::either::Either;
 
@@ -130,10 +130,9 @@ impl Port {
             (Bound::Unix, Listener::Unix(listener, file)) => {
                 // First the name, so that nobody comes after the last one.
                 drop(file);
-                let listener = listener.into_std()?;
-                while let Ok((stream, _)) = listener.accept() {
+                for (stream, _) in accept_all(&listener) {
                     stream.set_nonblocking(true)?;
-                    waiting.push((Either::Right(UnixStream::from_std(stream)?), None));
+                    waiting.push((Either::Right(UnixStream::from_std(stream.into())?), None));
                 }
             }
             // What listens was opened by this port, so there are no others.
@@ -176,8 +175,8 @@ fn accept_all(socket: &Socket) -> Vec<(Socket, SockAddr)> {
 fn listen(socket: &Socket) -> io::Result<Listener> {
     socket.set_reuse_address(true)?;
     socket.listen(bind::BACKLOG)?;
-    // A copy, since the runtime remembers of a socket that it was once shut down.
-    Ok(Listener::Tcp(TcpListener::from_std(socket.try_clone()?.into())?))
+    // A copy, since this one is kept when what listens is gone.
+    Ok(Listener::Tcp(socket.try_clone()?))
 }
 
 #[cfg(test)]
@@ -194,6 +193,17 @@ mod tests {
         (port, address)
     }
 
+    async fn accept(listener: &Listener) -> StdStream {
+        let Listener::Tcp(socket) = listener else { panic!("TCP") };
+        loop {
+            match socket.accept() {
+                Ok((stream, _)) => return stream.into(),
+                Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn refused(address: SocketAddr) -> bool {
         StdStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
     }
@@ -208,8 +218,7 @@ mod tests {
             let listener = port.open().unwrap();
             // A connection that lives on, and one that waits to be accepted.
             let client = StdStream::connect(address).unwrap();
-            let Listener::Tcp(tcp) = &listener else { panic!("TCP") };
-            kept.push((client, tcp.accept().await.unwrap()));
+            kept.push((client, accept(&listener).await));
             let _waits = StdStream::connect(address).unwrap();
             assert_eq!(port.close(listener).await.unwrap().len(), 1, "round {round}");
             assert!(refused(address), "round {round}");
@@ -243,23 +252,21 @@ mod tests {
                     })
                 })
                 .collect();
-            let serve = |stream: Stream| {
-                let Either::Left(tcp) = stream else { panic!("TCP") };
-                tcp.into_std().unwrap().write_all(b"x").unwrap();
-            };
+            let serve = |mut stream: StdStream| stream.write_all(b"x").unwrap();
             for _ in 0..20 {
                 let listener = port.open().unwrap();
-                let Listener::Tcp(tcp) = &listener else { panic!("TCP") };
                 // Those who lost the race against the last closing come a second later.
                 let handle = tokio::runtime::Handle::current();
                 for _ in 0..50 {
-                    let accepted = tokio::task::block_in_place(|| handle.block_on(tcp.accept()));
-                    serve(Either::Left(accepted.unwrap().0));
+                    serve(tokio::task::block_in_place(|| handle.block_on(accept(&listener))));
                 }
                 tokio::task::block_in_place(|| handle.block_on(port.close(listener)))
                     .unwrap()
                     .into_iter()
-                    .for_each(|(stream, _)| serve(stream));
+                    .for_each(|(stream, _)| {
+                        let Either::Left(tcp) = stream else { panic!("TCP") };
+                        serve(tcp.into_std().unwrap());
+                    });
             }
             drop(ends);
             let reset: u32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
