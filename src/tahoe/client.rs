@@ -35,7 +35,7 @@ pub(super) struct Connection {
     host: String,
     heard: Arc<AtomicUsize>,
     /// Drives the connection; ends with it.
-    _driver: JoinSet<()>,
+    driver: JoinSet<()>,
 }
 
 /// A request that failed.
@@ -71,12 +71,17 @@ impl Connection {
             let _ = driver.await;
         });
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Ok(Self { sender, host, heard, _driver: tasks })
+        Ok(Self { sender, host, heard, driver: tasks })
     }
 
     /// Whether the connection can take a request.
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
+    }
+
+    /// Ends when the node has closed the connection.
+    pub(super) async fn ended(&mut self) {
+        self.driver.join_next().await;
     }
 
     /// Fetches a page.

@@ -98,6 +98,18 @@ impl Identity {
         })
     }
 
+    /// Whether the process that `running` names is there for certain.
+    pub(super) fn runs(running: &str) -> bool {
+        Started::parse(running).is_some_and(|node| {
+            node.stat().is_some_and(|stat| stat.state != 'Z' && node.is(&stat) == Some(true))
+        })
+    }
+
+    /// The number of the process that `running` names.
+    pub(super) fn pid(running: &str) -> Option<u32> {
+        Started::parse(running).map(|node| node.pid)
+    }
+
     /// Proves that what sent this welcome page is the node.
     pub(super) fn prove(&self, page: &[u8]) -> Result<(), ProbeFailure> {
         let wrong = |text: &str| Err(ProbeFailure::new(FailureKind::WrongNode, text));

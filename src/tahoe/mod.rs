@@ -17,6 +17,7 @@ mod poller;
 mod spool;
 #[cfg(feature = "tls")]
 mod tls;
+mod tripwire;
 
 pub use canaries::{Canaries, Plan, Results};
 pub use canary::create as create_canaries;
@@ -26,7 +27,7 @@ pub use endpoint::{Endpoint, Target, Trust};
 pub use extras::Extras;
 pub use gridmanager::ManagerKey;
 pub use identity::Way;
-pub use poller::{Measures, Poller, Prober, Timing};
+pub use poller::{Measures, Poller, Prober, Timing, Trip};
 
 /// Shares that Tahoe-LAFS uses when `tahoe.cfg` says nothing, or is not known.
 pub const DEFAULT_SHARES: Shares = Shares::DEFAULT;

@@ -1,4 +1,4 @@
-//! Looking at the node, again and again.
+//! Looking at the node, again and again, and at once where something has happened to it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::cfg::KEEPALIVE;
 use super::client::{Connection, Failed};
 use super::files::aside;
-use super::identity::Identity;
 use super::page::Reader;
+use super::tripwire::{Seen, Tripwire};
 use super::{Extras, NodeDir, Way};
 use crate::clock::Clock;
 use crate::health::{Facts, FailureKind, Moment, Observation, ProbeFailure};
@@ -28,6 +28,7 @@ pub struct Prober {
     process: Option<String>,
     /// A connection to what is known to be the node, as long as that process runs.
     kept: Option<Connection>,
+    tripwire: Tripwire,
     measures: Measures,
     /// What the node's statistics page said last, and when it was asked.
     busy: (Option<u32>, Option<Moment>),
@@ -62,6 +63,7 @@ impl Prober {
             extras: Extras::default(),
             process: None,
             kept: None,
+            tripwire: Tripwire::default(),
             measures: Measures::default(),
             busy: (None, None),
         }
@@ -101,16 +103,35 @@ impl Prober {
         }
     }
 
+    /// Ends when something has happened to the node since the last look, so that it is to be looked at now. Its ending
+    /// the kept connection counts where that is `heeded`.
+    pub async fn tripped(&mut self, heeded: bool) -> Trip {
+        let Self { kept, tripwire, .. } = self;
+        let ended = async {
+            match kept.as_mut().filter(|kept| heeded && kept.is_open()) {
+                Some(kept) => kept.ended().await,
+                // Closed by the answer, as some servers do.
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ended => Trip::Connection,
+            () = tripwire.tripped() => Trip::Process,
+        }
+    }
+
     async fn seek(&mut self) -> Result<(Duration, Facts), ProbeFailure> {
         let process = match self.way.identity() {
             Some(identity) => {
                 let (identity, last) = (Arc::clone(identity), self.process.clone());
                 let read = aside(move || {
-                    let process = identity.process(last);
-                    let frozen = process.as_deref().is_some_and(Identity::is_frozen);
-                    (process, frozen)
+                    let process = identity.process(last.clone());
+                    let seen = process.as_deref().map(|running| Seen::of(running, last.as_deref()));
+                    (process, seen.unwrap_or_default())
                 });
-                let (process, frozen) = read.await.unwrap_or_default();
+                let (process, seen) = read.await.unwrap_or_default();
+                let frozen = seen.frozen;
+                self.tripwire.set(process.as_deref(), seen);
                 if frozen {
                     let text = "the node's process is stopped, so it answers nothing";
                     return Err(ProbeFailure::new(FailureKind::Frozen, text));
@@ -183,6 +204,15 @@ fn busy(page: &[u8]) -> Option<u32> {
     crate::host::thousandths(page.get("stats")?.get("cpu_monitor.1min_avg")?.as_f64()?)
 }
 
+/// What has happened between two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trip {
+    /// The node has ended the kept connection.
+    Connection,
+    /// Its process has ended, or was stopped or continued.
+    Process,
+}
+
 /// When to look.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -207,6 +237,8 @@ impl Poller {
     /// Looks until it is stopped, or nobody listens any more.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut good = 0;
+        // A node that ends its connections in its own time is looked at once more for each look, not all the time.
+        let mut heeded = true;
         loop {
             let started = Instant::now();
             let look = tokio::select! {
@@ -221,7 +253,8 @@ impl Poller {
                 // From now on looks keep their distance.
                 good = self.timing.rise;
                 tokio::select! {
-                    () = sleep_until(started + self.timing.every) => {}
+                    () = sleep_until(started + self.timing.every) => heeded = true,
+                    trip = self.prober.tripped(heeded) => heeded &= trip != Trip::Connection,
                     () = stop.cancelled() => return,
                 }
             }

@@ -173,3 +173,34 @@ fn a_file_that_cannot_be_read_to_its_end_ends_the_look_and_nothing_else() {
     hcf.signal(crate::lab::process::Signal::Term);
     assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
 }
+
+#[test]
+fn a_node_that_ends_its_connections_is_looked_at_at_once() {
+    let mut node = FakeNode::healthy();
+    // So seldom that no other look sees it.
+    let seldom = "node: {every: 1h}\nservices: {write: {criteria: {servers: {min: 4}}}}\n";
+    let hcf = Hcf::configured(seldom, &["--node", &node.url()]);
+    wait_up(&hcf);
+    node.close();
+    node.hang_up();
+    wait_until("the node to be down", LONG, || {
+        ask(hcf.agent(), "write\n").starts_with("down ready 100% #refused: ")
+    });
+}
+
+#[test]
+fn a_node_that_ends_its_connections_all_the_time_is_not_looked_at_all_the_time() {
+    let node = FakeNode::healthy();
+    let seldom = "node: {every: 1h}\nservices: {write: {criteria: {servers: {min: 4}}}}\n";
+    let hcf = Hcf::configured(seldom, &["--node", &node.url()]);
+    wait_up(&hcf);
+    let looks = node.requests();
+    node.hang_up();
+    wait_until("one more look", LONG, || node.requests() == looks + 1);
+    // The connection of that look has nothing to say any more, and nor have those to come.
+    for _ in 0..3 {
+        node.hang_up();
+        ask(hcf.agent(), "write\n");
+    }
+    assert_eq!(node.requests(), looks + 1);
+}

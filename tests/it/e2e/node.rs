@@ -11,7 +11,7 @@ use super::farm::{self, Front, Side, shows, wait_line};
 use crate::lab::envoy::Envoy;
 use crate::lab::fake;
 use crate::lab::haproxy::Haproxy;
-use crate::lab::hcf;
+use crate::lab::hcf::{self, Hcf};
 use crate::lab::http;
 use crate::lab::tahoe::{Gateway, Grid};
 use crate::lab::wait::{LONG, wait_until};
@@ -100,6 +100,23 @@ fn killed_frozen_and_back() {
     gw1.node.start();
     wait_line(&hcf[0], "write\n", "up ready 100%\n");
     fronts.expect(gw1, true, "via agent : up", &cap);
+}
+
+#[test]
+fn what_happens_to_its_process_is_known_at_once() {
+    let mut grid = grid(1);
+    let gateway = &mut grid.gateways[0];
+    let dir = gateway.dir().display().to_string();
+    // So seldom that no other look sees it.
+    let seldom = "node: {every: 1h}\ndamping: {rise: 1}\n";
+    let hcf = Hcf::configured(seldom, &["--node-dir", &dir]);
+    wait_line(&hcf, "write\n", "up ready 100%\n");
+    gateway.node.stop();
+    wait_line(&hcf, "write\n", "down ready 100% #timeout: the node's process is stopped");
+    gateway.node.cont();
+    wait_line(&hcf, "write\n", "up ready 100%\n");
+    gateway.node.kill();
+    wait_line(&hcf, "write\n", "down ready 100% #refused: ");
 }
 
 #[test]
