@@ -24,10 +24,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::eds::{Eds, FakeSidecar, word};
+use lab::envoy::Envoy;
 use lab::fake::{Answer, FakeNode, page};
 use lab::haproxy::{Haproxy, Version};
 use lab::hcf::{Hcf, ask, hcf_binary, port};
 use lab::http::get;
+use lab::shipped::{self, Place};
 use lab::wait::{LONG, pause, wait_until};
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -37,6 +39,7 @@ const TRIALS: u32 = 25;
 fn main() -> ExitCode {
     let mut bars = Bars::default();
     memory(&mut bars);
+    grpc_memory(&mut bars);
     judging(&mut bars);
     reaction(&mut bars);
     long_poll(&mut bars);
@@ -81,16 +84,64 @@ fn memory(bars: &mut Bars) {
     let mut hcf = start("log: {level: info}", &node);
     wait_up(&hcf);
     let pid = hcf.process().pid();
-    let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    };
-    bars.note("resident memory, idle, every listener on", resident(), 8.0, "MiB");
+    bars.note("resident memory, idle, every listener on", resident(pid), 8.0, "MiB");
     for _ in 0..20_000 {
         ask(hcf.agent(), "write\n");
     }
-    bars.note("resident memory after 20,000 agent checks", resident(), 8.0, "MiB");
+    bars.note("resident memory after 20,000 agent checks", resident(pid), 8.0, "MiB");
+}
+
+/// Resident memory of a process, in MiB.
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// What the grpc listener adds, when three Envoys check by it, three take weights from it, and three clients watch.
+fn grpc_memory(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let config = "services: {write: {criteria: {servers: {min: 4}}}}\n";
+    let url = node.url();
+    let mut without = Hcf::configured(config, &["--node", &url]);
+    let mut with = Hcf::configured(config, &["--node", &url, "--grpc", "127.0.0.1:0"]);
+    wait_up(&without);
+    wait_up(&with);
+    let grpc = with.address("grpc").to_owned();
+    let place = Place {
+        name: "gw1".to_owned(),
+        ip: "127.0.0.1".to_owned(),
+        node: port(&node.addr),
+        agent: port(with.agent()),
+        health: port(with.health()),
+        grpc: port(&grpc),
+    };
+    let start = |file| {
+        let config = shipped::envoy(file, lab::ports::free_port(), std::slice::from_ref(&place));
+        let envoy = Envoy::start(&config);
+        envoy.wait_live();
+        envoy
+    };
+    let files = ["grpc.yaml", "weights.yaml"];
+    let envoys: Vec<Envoy> = files.into_iter().cycle().take(6).map(start).collect();
+    let watch = |_| {
+        let message = "{\"service\": \"write\"}";
+        let call = lab::grpc::Call::start(&grpc, &[], "grpc.health.v1.Health/Watch", message);
+        wait_until("a watch to be answered", LONG, || !call.messages().is_empty());
+        call
+    };
+    let watches: Vec<_> = (0..3).map(watch).collect();
+    let sample = "hcf_questions_total{listener=\"grpc\",service=\"write\",answer=\"up\"} ";
+    wait_until("100 checks", LONG * 4, || {
+        let text = get(with.status(), "/metrics").unwrap().text();
+        let asked = text.lines().find_map(|line| line.strip_prefix(sample));
+        asked.is_some_and(|asked| asked.parse::<u32>().unwrap() >= 100)
+    });
+    // Both have been asked for their metrics.
+    get(without.status(), "/metrics").unwrap();
+    let more = resident(with.process().pid()) - resident(without.process().pid());
+    bars.note("resident memory, grpc on, 6 Envoys and 3 watches, beyond off", more, 4.0, "MiB");
+    drop((envoys, watches));
 }
 
 /// CPU per look at a grid of a thousand servers, well or all failing with their tracebacks.

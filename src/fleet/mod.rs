@@ -8,6 +8,7 @@ mod config;
 mod file;
 mod follow;
 mod keeper;
+mod metrics;
 mod page;
 mod rules;
 
@@ -53,7 +54,8 @@ pub async fn run(fleet: Fleet) -> Result<()> {
     let (news, inbox) = mpsc::channel(INBOX);
     let (keeper, shown) = Keeper::new(Arc::clone(&fleet), clock, systemd);
 
-    let page: Arc<dyn Site> = Arc::new(Page(shown));
+    let started = clock.wall(clock.now());
+    let page: Arc<dyn Site> = Arc::new(Page { shown, started });
     for address in &fleet.status {
         if !address.is_local() {
             warn!("listen.status: anybody who reaches {address} sees the whole fleet there.");

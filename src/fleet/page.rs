@@ -1,8 +1,9 @@
-//! What people see of the fleet: a page, and the same as JSON.
+//! What people see of the fleet: a page, and the same as JSON; and where its metrics are.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -10,13 +11,18 @@ use serde_json::json;
 
 use super::config::Fleet;
 use super::keeper::{Followed, Link};
+use super::metrics::metrics;
 use super::rules::{Ruling, Word};
 use crate::serve::accept::Peer;
 use crate::serve::http::{Reply, Site};
 
 /// Answers people.
 #[derive(Debug)]
-pub(super) struct Page(pub(super) Arc<ArcSwap<View>>);
+pub(super) struct Page {
+    pub(super) shown: Arc<ArcSwap<View>>,
+    /// When this process started.
+    pub(super) started: SystemTime,
+}
 
 /// Everything, as `/v1/fleet` says it.
 #[derive(Debug, Serialize)]
@@ -25,29 +31,30 @@ pub(super) struct View {
     cluster: String,
     service: String,
     output: String,
-    min_available: u8,
+    pub(super) min_available: u8,
     /// How many nodes are in.
-    available: usize,
+    pub(super) available: usize,
     /// How many of these only because too few are good.
-    kept: usize,
+    pub(super) kept: usize,
     /// What the file says of itself; none before it is written.
     version_info: Option<String>,
     /// How often it was written.
-    writes: u64,
+    pub(super) writes: u64,
     /// Why it could not be.
-    trouble: Option<String>,
-    nodes: BTreeMap<String, NodeView>,
+    pub(super) trouble: Option<String>,
+    pub(super) nodes: BTreeMap<String, NodeView>,
 }
 
+/// One node of it.
 #[derive(Debug, Serialize)]
-struct NodeView {
+pub(super) struct NodeView {
     address: String,
     sidecar: String,
     #[serde(flatten)]
-    ruling: Ruling,
+    pub(super) ruling: Ruling,
     /// The sidecar has been silent for longer than its last word counts.
-    silent: bool,
-    connected: bool,
+    pub(super) silent: bool,
+    pub(super) connected: bool,
     /// Why it is not.
     trouble: Option<String>,
     /// Its last word on each service that matters here.
@@ -176,16 +183,17 @@ fn escaped(text: &str) -> String {
 }
 
 impl Site for Page {
-    fn get(&self, path: &str, _: &str, _: Peer) -> Reply {
-        let view = self.0.load();
+    fn get(&self, path: &str, query: &str, _: Peer) -> Reply {
+        let view = self.shown.load();
         match path {
             "/" => Reply::new(200, "text/html; charset=utf-8", &[], view.html()),
             "/v1/fleet" => {
                 let body = serde_json::to_vec_pretty(&**view).unwrap_or_default();
                 Reply::new(200, "application/json", &[], body)
             }
+            "/metrics" => metrics(&view, self.started, query),
             "/livez" => Reply::json(200, &json!({"status": "pass"})),
-            _ => Reply::not_found("there is /, /v1/fleet and /livez"),
+            _ => Reply::not_found("there is /, /v1/fleet, /metrics and /livez"),
         }
     }
 }

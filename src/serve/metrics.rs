@@ -1,69 +1,22 @@
 //! Metrics for Prometheus: what is on the board, and what was counted, read at each scrape.
 //!
 //! Every name, unit, label and sentence is here and nowhere else. A label's values are the words of an enum, names of the
-//! configuration, or balancers of a table that is bounded. Written by hand: nearly all is read from the board, for which
-//! `prometheus-client` wants as many lines as the format does, and it has no text format of old, which promtool checks.
+//! configuration, or balancers of a table that is bounded.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use super::families::{Family, Page, counter, gauge, histogram, info, ratio, seconds};
 use super::http::Reply;
 use super::status::StatusSite;
 use crate::board::Board;
-use crate::counts::{LIMITS, SAID, Times, said};
+use crate::counts::{SAID, said};
 use crate::health::{Link, Verdict, Word};
 use crate::overrides::{Entry, Ruling};
 
-/// What a scraper reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    OpenMetrics,
-    /// The text format before it, for `?format=text`.
-    Text,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Gauge,
-    Counter,
-    Histogram,
-    Info,
-}
-
-/// All samples of one name.
-#[derive(Debug)]
-struct Family {
-    kind: Kind,
-    /// Without the `_total` or `_info` of its samples.
-    name: &'static str,
-    /// The last word of the name, where that is a unit.
-    unit: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-}
-
-type Labels = &'static [&'static str];
-
-const fn gauge(name: &'static str, labels: Labels, help: &'static str) -> Family {
-    Family { kind: Kind::Gauge, name, unit: "", labels, help }
-}
-
-const fn counter(name: &'static str, labels: Labels, help: &'static str) -> Family {
-    Family { kind: Kind::Counter, name, unit: "", labels, help }
-}
-
-impl Family {
-    const fn unit(self, unit: &'static str) -> Self {
-        Self { unit, ..self }
-    }
-}
-
-const BUILD: Family = Family {
-    kind: Kind::Info,
-    ..gauge("hcf_build", &["version", "commit"], "The program that runs; the value is 1.")
-};
+const BUILD: Family =
+    info("hcf_build", &["version", "commit"], "The program that runs; the value is 1.");
 const STARTED: Family =
     gauge("hcf_start_time_seconds", &[], "When hcf started, since the epoch.").unit("seconds");
 const READY: Family =
@@ -126,15 +79,11 @@ const AGE: Family = gauge(
     "How long ago the last look at the node finished, well or badly.",
 )
 .unit("seconds");
-const POLLS: Family = Family {
-    kind: Kind::Histogram,
-    ..gauge(
-        "hcf_poll_duration_seconds",
-        &["outcome"],
-        "How long looks at the node took: ok, or by the code of what failed.",
-    )
-}
-.unit("seconds");
+const POLLS: Family = histogram(
+    "hcf_poll_duration_seconds",
+    &["outcome"],
+    "How long looks at the node took: ok, or by the code of what failed.",
+);
 const KNOWN: Family =
     gauge("hcf_servers_known", &[], "Storage servers that the node knew at the last good look.");
 const CONNECTED: Family =
@@ -222,13 +171,7 @@ const RELOADS: Family = counter(
 
 /// A scrape.
 pub(super) fn metrics(site: &StatusSite, query: &str) -> Reply {
-    let text = query.split('&').any(|pair| pair == "format=text");
-    let (form, content_type) = if text {
-        (Form::Text, "text/plain; version=0.0.4; charset=utf-8")
-    } else {
-        (Form::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
-    };
-    let mut page = Page { out: String::with_capacity(16 << 10), form };
+    let mut page = Page::new(query);
     sidecar(&mut page, site);
     services(&mut page, site.board());
     node(&mut page, site.board());
@@ -236,19 +179,21 @@ pub(super) fn metrics(site: &StatusSite, query: &str) -> Reply {
     listeners(&mut page, site.board());
     gates(&mut page, site);
     overrides(&mut page, &site.ruling());
-    if form == Form::OpenMetrics {
-        page.out.push_str("# EOF\n");
-    }
-    Reply::new(200, content_type, &[], page.out)
+    page.reply()
 }
 
 fn sidecar(page: &mut Page, site: &StatusSite) {
     let board = site.board();
-    let commit = option_env!("HCF_COMMIT").unwrap_or_default();
-    page.all(&BUILD, [([env!("CARGO_PKG_VERSION"), commit], 1)]);
-    page.one(&STARTED, seconds(board.clock.wall(board.started)));
+    program(page, board.clock.wall(board.started));
     page.one(&READY, u8::from(board.is_ready()));
     page.all(&RELOADS, board.counts.reloads().map(|(outcome, n)| ([outcome], n)));
+}
+
+/// What runs, and since when.
+pub(crate) fn program(page: &mut Page, started: SystemTime) {
+    let commit = option_env!("HCF_COMMIT").unwrap_or_default();
+    page.all(&BUILD, [([env!("CARGO_PKG_VERSION"), commit], 1)]);
+    page.one(&STARTED, seconds(started));
 }
 
 fn services(page: &mut Page, board: &Board) {
@@ -390,143 +335,4 @@ fn overrides(page: &mut Page, ruling: &Ruling) {
     page.all(&OVERRIDES, orders.iter().map(|(labels, (count, _))| (*labels, *count)));
     page.all(&OLDEST, orders.iter().map(|(labels, (_, oldest))| (*labels, seconds(*oldest))));
     page.one(&LOST, u8::from(ruling.lost));
-}
-
-fn ratio(percent: u8) -> f64 {
-    f64::from(percent) / 100.0
-}
-
-fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
-}
-
-/// The answer as it is written. Writing to a string cannot fail.
-struct Page {
-    out: String,
-    form: Form,
-}
-
-impl Page {
-    /// What is said of a family before its samples, which may be none. Returns the name of most of them.
-    fn begin(&mut self, family: &Family) -> String {
-        let Family { kind, name, unit, help, .. } = family;
-        let (word, suffix) = match (self.form, kind) {
-            (_, Kind::Gauge) => ("gauge", ""),
-            (_, Kind::Counter) => ("counter", "_total"),
-            (_, Kind::Histogram) => ("histogram", ""),
-            (Form::OpenMetrics, Kind::Info) => ("info", "_info"),
-            (Form::Text, Kind::Info) => ("gauge", "_info"),
-        };
-        let sample = format!("{name}{suffix}");
-        let family = match self.form {
-            Form::OpenMetrics => name,
-            Form::Text => &*sample,
-        };
-        let _ = writeln!(self.out, "# TYPE {family} {word}");
-        if self.form == Form::OpenMetrics && !unit.is_empty() {
-            let _ = writeln!(self.out, "# UNIT {family} {unit}");
-        }
-        let _ = writeln!(self.out, "# HELP {family} {help}");
-        sample
-    }
-
-    fn all<'a, const N: usize>(
-        &mut self,
-        family: &Family,
-        samples: impl IntoIterator<Item = ([&'a str; N], impl Display)>,
-    ) {
-        debug_assert_eq!(family.labels.len(), N, "{}", family.name);
-        let name = self.begin(family);
-        for (values, value) in samples {
-            self.sample(&name, family.labels.iter().copied().zip(values), value);
-        }
-    }
-
-    fn one(&mut self, family: &Family, value: impl Display) {
-        self.all(family, [([], value)]);
-    }
-
-    fn maybe(&mut self, family: &Family, value: Option<impl Display>) {
-        self.all(family, value.map(|value| ([], value)));
-    }
-
-    /// One label, and the times for each of its values.
-    fn histogram<'a>(
-        &mut self,
-        family: &Family,
-        each: impl Iterator<Item = (&'static str, &'a Times)>,
-    ) {
-        let name = self.begin(family);
-        let [bucket, count, sum] = ["bucket", "count", "sum"].map(|end| format!("{name}_{end}"));
-        let limits =
-            LIMITS.map(|limit| format!("{:?}", Duration::from_millis(limit).as_secs_f64()));
-        for (value, times) in each {
-            let labels = || family.labels.iter().copied().zip([value]);
-            let cumulated = times.cumulated();
-            let bounds = limits.iter().map(|limit| &**limit).chain(["+Inf"]);
-            for (bound, number) in bounds.zip(cumulated) {
-                self.sample(&bucket, labels().chain([("le", bound)]), number);
-            }
-            // Not counted again: a look may finish meanwhile.
-            self.sample(&count, labels(), cumulated.last().copied().unwrap_or_default());
-            self.sample(&sum, labels(), times.sum().as_secs_f64());
-        }
-    }
-
-    fn sample<'a>(
-        &mut self,
-        name: &str,
-        labels: impl Iterator<Item = (&'static str, &'a str)>,
-        value: impl Display,
-    ) {
-        self.out.push_str(name);
-        let mut before = '{';
-        for (label, value) in labels {
-            self.out.push(before);
-            before = ',';
-            self.out.push_str(label);
-            self.out.push_str("=\"");
-            for c in value.chars() {
-                match c {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    c => self.out.push(c),
-                }
-            }
-            self.out.push('"');
-        }
-        if before == ',' {
-            self.out.push('}');
-        }
-        let _ = writeln!(self.out, " {value}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_escaped_and_both_forms_name_counters_their_way() {
-        let write = |form| {
-            let mut page = Page { out: String::new(), form };
-            page.all(&GATE_SENT, [(["a", "unix:/\"\\\n"], 7)]);
-            page.out
-        };
-        let sample = "hcf_gate_sent_bytes_total{gate=\"a\",address=\"unix:/\\\"\\\\\\n\"} 7\n";
-        let help = "Bytes to the gate's clients.\n";
-        assert_eq!(
-            write(Form::OpenMetrics),
-            format!(
-                "# TYPE hcf_gate_sent_bytes counter\n# UNIT hcf_gate_sent_bytes bytes\n# HELP hcf_gate_sent_bytes {help}{sample}"
-            )
-        );
-        assert_eq!(
-            write(Form::Text),
-            format!(
-                "# TYPE hcf_gate_sent_bytes_total counter\n# HELP hcf_gate_sent_bytes_total {help}{sample}"
-            )
-        );
-    }
 }

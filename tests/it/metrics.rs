@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::e2e::farm::shipped;
+use crate::lab::eds::{Eds, FakeSidecar, word};
 use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::hcf::{Hcf, ask};
 use crate::lab::http::get;
@@ -28,7 +29,11 @@ fn start(node: &FakeNode) -> Hcf {
 }
 
 fn scrape(hcf: &Hcf) -> String {
-    let answer = get(hcf.status(), "/metrics").expect("a scrape");
+    scrape_at(hcf.status())
+}
+
+fn scrape_at(status: &str) -> String {
+    let answer = get(status, "/metrics").expect("a scrape");
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!((answer.status, answer.header("content-type")), (200, Some(kind)));
     let text = answer.text();
@@ -223,9 +228,18 @@ fn samples_are_unique_and_no_name_of_a_peer_makes_more_of_them() {
 fn every_metric_is_documented_and_has_help() {
     let node = FakeNode::healthy();
     let hcf = experienced(&node);
-    let families = families(&scrape(&hcf));
+    let readme = shipped("deploy/prometheus", "README.md");
+    let (sidecar, fleet) = readme.split_once("\n## ").expect("a part about fleets");
+    must_be_documented(sidecar, &families(&scrape(&hcf)));
+    let sidecars = [FakeSidecar::start(&word("up", 100, &[]))];
+    let mut families = families(&scrape_at(fleet_of(&sidecars).status()));
+    families.retain(|name, _| name.starts_with("hcf_fleet_"));
+    must_be_documented(fleet, &families);
+}
+
+fn must_be_documented(text: &str, families: &BTreeMap<String, (String, BTreeSet<String>, String)>) {
     let mut documented = BTreeMap::new();
-    for line in shipped("deploy/prometheus", "README.md").lines().filter(|l| l.starts_with("| `")) {
+    for line in text.lines().filter(|l| l.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let [name, kind, labels, help] = cells[..] else { panic!("{line}") };
         let labels = labels.split(", ").filter(|l| !l.is_empty()).map(str::to_owned).collect();
@@ -233,8 +247,8 @@ fn every_metric_is_documented_and_has_help() {
         documented.insert(name.trim_matches('`').to_owned(), row);
     }
     let names = |of: &BTreeMap<String, _>| of.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&documented), names(&families));
-    for (name, (kind, labels, help)) in &families {
+    assert_eq!(names(&documented), names(families));
+    for (name, (kind, labels, help)) in families {
         assert!(help.ends_with('.'), "{name}: {help}");
         let (said_kind, said_labels, said_help) = &documented[name];
         assert_eq!((said_kind, said_help), (kind, help), "{name}");
@@ -242,6 +256,76 @@ fn every_metric_is_documented_and_has_help() {
         // Orders are of a test of their own; all else has samples here.
         assert!(labels == said_labels || name.starts_with("hcf_override"), "{name}: {labels:?}");
     }
+}
+
+fn fleet_of(sidecars: &[FakeSidecar]) -> Eds {
+    let node = |(at, sidecar): (usize, &FakeSidecar)| {
+        (format!("gw{at}"), format!("127.0.1.{}:3456", at + 1), sidecar.url.clone())
+    };
+    let nodes: Vec<_> = sidecars.iter().enumerate().map(node).collect();
+    let eds = Eds::start(&Eds::config("min_available: 50", &nodes));
+    let told =
+        || (0..nodes.len()).all(|at| eds.fleet()["nodes"][format!("gw{at}")]["connected"] == true);
+    wait_until("every sidecar to be heard", LONG, told);
+    eds
+}
+
+#[test]
+fn a_fleets_scrape_says_what_becomes_of_each_node() {
+    let sidecars = [0; 4].map(|_| FakeSidecar::start(&word("up", 100, &[])));
+    let mut eds = fleet_of(&sidecars);
+    eds.wait_health(&["HEALTHY"; 4]);
+    sidecars[0].say("write", &word("up", 25, &[]));
+    for sidecar in &sidecars[1..3] {
+        sidecar.say("write", &word("drain", 100, &[]));
+    }
+    sidecars[3].say("write", &word("down", 100, &[Some("servers")]));
+    eds.wait_health(&["HEALTHY", "DEGRADED", "DRAINING", "UNHEALTHY"]);
+    let written = "hcf_fleet_file_writes_total";
+    wait_until("the page to say so, too", LONG, || {
+        value(&scrape_at(eds.status()), written).is_some_and(|n| n >= 2.0)
+            && eds.fleet()["nodes"]["gw3"]["health"] == "UNHEALTHY"
+            && eds.fleet()["nodes"]["gw1"]["kept"] == true
+    });
+    let text = scrape_at(eds.status());
+    for (sample, wanted) in [
+        ("hcf_fleet_nodes", 4.0),
+        ("hcf_fleet_nodes_in", 2.0),
+        ("hcf_fleet_nodes_kept", 1.0),
+        ("hcf_fleet_min_available_ratio", 0.5),
+        ("hcf_fleet_node_health{node=\"gw0\",health=\"healthy\"}", 1.0),
+        ("hcf_fleet_node_health{node=\"gw1\",health=\"healthy\"}", 0.0),
+        ("hcf_fleet_node_health{node=\"gw1\",health=\"degraded\"}", 1.0),
+        ("hcf_fleet_node_health{node=\"gw2\",health=\"draining\"}", 1.0),
+        ("hcf_fleet_node_health{node=\"gw3\",health=\"unhealthy\"}", 1.0),
+        ("hcf_fleet_node_weight_ratio{node=\"gw0\"}", 0.25),
+        ("hcf_fleet_node_allowed{node=\"gw1\",service=\"write\"}", 1.0),
+        ("hcf_fleet_node_allowed{node=\"gw2\",service=\"write\"}", 0.0),
+        ("hcf_fleet_node_allowed{node=\"gw2\",service=\"read\"}", 1.0),
+        ("hcf_fleet_node_kept{node=\"gw1\"}", 1.0),
+        ("hcf_fleet_node_kept{node=\"gw2\"}", 0.0),
+        ("hcf_fleet_sidecar_connected{node=\"gw3\"}", 1.0),
+        ("hcf_fleet_sidecar_silent{node=\"gw3\"}", 0.0),
+        ("hcf_fleet_file_failed", 0.0),
+    ] {
+        assert_eq!(value(&text, sample), Some(wanted), "{sample} in: {text}");
+    }
+    let text = get(eds.status(), "/metrics?format=text").expect("a scrape").text();
+    promtool(&["check", "metrics"], &text);
+
+    // A folder that is gone cannot be written to, and Envoy goes on by what it has read.
+    let folder = eds.output().parent().expect("a folder").to_owned();
+    let aside = folder.with_extension("aside");
+    std::fs::rename(&folder, &aside).unwrap();
+    sidecars[0].say("write", &word("up", 75, &[]));
+    wait_until("the failure to be told", LONG, || {
+        eds.process().must_run();
+        value(&scrape_at(eds.status()), "hcf_fleet_file_failed") == Some(1.0)
+    });
+    std::fs::rename(&aside, &folder).unwrap();
+    wait_until("the file to be written again", LONG, || {
+        value(&scrape_at(eds.status()), "hcf_fleet_file_failed") == Some(0.0)
+    });
 }
 
 #[test]

@@ -35,5 +35,7 @@ pub mod place;
 pub mod ports;
 pub mod process;
 pub mod rule;
+pub mod shipped;
+pub mod sidecar;
 pub mod tahoe;
 pub mod wait;

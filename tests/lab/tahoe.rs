@@ -28,6 +28,7 @@ pub struct Builder {
     gateways: usize,
     protocol: Protocol,
     shares: (u32, u32, u32),
+    apart: bool,
     keepalive: Option<u32>,
     disconnect: Option<u32>,
 }
@@ -58,6 +59,13 @@ impl Builder {
     #[must_use]
     pub fn shares(mut self, needed: u32, happy: u32, total: u32) -> Self {
         self.shares = (needed, happy, total);
+        self
+    }
+
+    /// Each gateway at an address of its own (127.0.0.1, 127.0.0.2 and so on), as on machines of their own.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
         self
     }
 
@@ -128,6 +136,7 @@ impl Builder {
 
     fn gateway(&self, folder: &Path, number: usize, furl: &str) -> Gateway {
         let port = ports::free_port();
+        let ip = format!("127.0.0.{}", if self.apart { number } else { 1 });
         // The port is this lab's alone while it runs, so as a group id it is, too.
         let group = cut::allowed().then_some(u32::from(port));
         let node = Node::new(folder, &format!("gw{number}"), group);
@@ -135,7 +144,7 @@ impl Builder {
         node.write_client(
             furl,
             &format!(
-                "[node]\nnickname = {}\nweb.port = tcp:{port}:interface=127.0.0.1\n\
+                "[node]\nnickname = {}\nweb.port = tcp:{port}:interface={ip}\n\
              tub.port = disabled\ntub.location = disabled\n{}\
              [client]\nshares.needed = {needed}\nshares.happy = {happy}\nshares.total = {total}\n\
              force_foolscap = {}\n\
@@ -145,7 +154,7 @@ impl Builder {
                 self.protocol == Protocol::Foolscap,
             ),
         );
-        Gateway { node, web: format!("127.0.0.1:{port}"), forwarders: Vec::new() }
+        Gateway { node, web: format!("{ip}:{port}"), forwarders: Vec::new() }
     }
 
     fn timers(&self) -> String {
@@ -176,6 +185,7 @@ impl Grid {
             gateways: 2,
             protocol: Protocol::Http,
             shares: (2, 4, 5),
+            apart: false,
             keepalive: None,
             disconnect: None,
         }

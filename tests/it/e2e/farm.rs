@@ -9,8 +9,8 @@ use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::haproxy::{self, Haproxy, Version};
 use crate::lab::hcf::{Hcf, port};
 use crate::lab::http::{self, Response};
-use crate::lab::place;
 use crate::lab::ports::free_port;
+pub(crate) use crate::lab::shipped::{shipped, with_ports};
 use crate::lab::tahoe::Gateway;
 use crate::lab::wait::{LONG, wait_until};
 
@@ -90,36 +90,6 @@ pub(super) fn envoy(name: &str, sides: &[Side; 2]) -> Front<Envoy> {
     let front = Front { balancer: Envoy::start(&config), web: format!("127.0.0.1:{web}") };
     front.balancer.wait_live();
     front
-}
-
-/// A shipped file as it stands.
-pub(crate) fn shipped(folder: &str, name: &str) -> String {
-    let path = place::root().join(folder).join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Changes ports, all at once and only where a whole number is one. Each must be there.
-pub(super) fn with_ports(text: &str, changes: &[(u16, u16)]) -> String {
-    let mut missing: BTreeSet<u16> = changes.iter().map(|(from, _)| *from).collect();
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-        let (before, from) = rest.split_at(start);
-        let end = from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len());
-        let (number, after) = from.split_at(end);
-        out.push_str(before);
-        match changes.iter().find(|(from, _)| number.parse() == Ok(*from)) {
-            Some((from, to)) => {
-                missing.remove(from);
-                out.push_str(&to.to_string());
-            }
-            None => out.push_str(number),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    assert!(missing.is_empty(), "no port {missing:?} in:\n{text}");
-    out
 }
 
 /// How the hcf of a fake node judges: reads need 2 servers, writes 4, and without an introducer writes are degraded.
@@ -262,10 +232,4 @@ pub(super) fn with_clusters(list: &str) -> String {
 /// Whether a server is in service for HAProxy, with its weight.
 pub(super) fn shows(stat: &haproxy::Stat) -> String {
     format!("{} {} {:?}", stat.status(), stat.weight(), stat.last_agent())
-}
-
-#[test]
-fn only_whole_numbers_are_ports() {
-    let text = with_ports("bind :80 8080 hop-80\n", &[(80, 8080)]);
-    assert_eq!(text, "bind :8080 8080 hop-8080\n");
 }
