@@ -15,7 +15,7 @@ use tokio::time::sleep_until;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::counts::{Counts, ServiceCounts};
-use crate::health::{Facts, Moment, Verdict};
+use crate::health::{Facts, Moment, Server, Since, Verdict};
 use crate::serve::Words;
 use crate::serve::accept::Peer;
 use crate::serve::askers::Askers;
@@ -86,6 +86,18 @@ pub struct NodeView {
     pub failure: Option<(&'static str, String)>,
     /// What the last good look saw.
     pub facts: Option<Facts>,
+    /// When that was; `None` before the first good one.
+    pub seen: Option<Moment>,
+    /// Since when each of its servers is usable or not, in their order.
+    pub since: Vec<Since>,
+}
+
+impl NodeView {
+    /// The servers of the last good look, each with since when it is usable or not.
+    pub fn servers(&self) -> impl Iterator<Item = (&Server, Since)> {
+        let servers = self.facts.iter().flat_map(|facts| &facts.servers);
+        servers.zip(self.since.iter().copied())
+    }
 }
 
 /// What follows from the configuration alone.
@@ -301,6 +313,13 @@ impl ServiceBoard {
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.answers().verdict.seq
+    }
+
+    /// When these answers' state began: a stuck judge cannot say when its word ran out.
+    #[must_use]
+    pub fn since(&self, answers: &Answers) -> Moment {
+        let ran_out = if answers.verdict.seq == 0 { self.fresh.until() } else { None };
+        ran_out.unwrap_or(answers.verdict.since)
     }
 
     /// Ends when the answer is another one than that of `tag`, be it by time alone.

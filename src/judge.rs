@@ -13,8 +13,8 @@ use crate::board::{Answers, Board, NodeView, Place, Publisher};
 use crate::clock::Clock;
 use crate::config::{Config, Service};
 use crate::health::{
-    Code, Facts, Kept, Moment, Observation, Orders, Reason, ServiceJudge, State, Stop, Verdict,
-    Weight,
+    Code, Facts, Kept, Moment, Observation, Orders, Reason, Roll, ServiceJudge, State, Stop,
+    Verdict, Weight,
 };
 use crate::overrides::Ruling;
 use crate::serve::Words;
@@ -27,6 +27,9 @@ pub struct Judge {
     seats: Vec<Seat>,
     publisher: Publisher,
     facts: Option<Facts>,
+    /// When these were seen.
+    seen: Option<Moment>,
+    roll: Roll,
     failing: bool,
     /// Told once, when the first look has finished.
     first: Option<oneshot::Sender<()>>,
@@ -98,6 +101,8 @@ impl Judge {
             seats,
             publisher,
             facts: None,
+            seen: None,
+            roll: Roll::default(),
             failing: false,
             first: first_look,
             systemd,
@@ -245,7 +250,9 @@ impl Judge {
         self.publisher.counts.polled(code, look.took);
         let failure = match look.outcome {
             Ok(facts) => {
+                self.roll.take(&facts.servers, look.finished);
                 self.facts = Some(facts);
+                self.seen = Some(look.finished);
                 None
             }
             Err(failure) => Some((failure.kind.code().as_str(), failure.text)),
@@ -258,8 +265,14 @@ impl Judge {
             }
         }
         self.failing = failure.is_some();
-        let finished = Some(look.finished);
-        let view = NodeView { finished, took: look.took, failure, facts: self.facts.clone() };
+        let view = NodeView {
+            finished: Some(look.finished),
+            took: look.took,
+            failure,
+            facts: self.facts.clone(),
+            seen: self.seen,
+            since: self.roll.since().collect(),
+        };
         self.publisher.node.send_replace(Arc::new(view));
     }
 }

@@ -1,10 +1,15 @@
 //! Logging: to stderr, as text or JSON, and never one line per thing that a peer does.
+//!
+//! Where stderr is systemd's journal, each line begins with its priority, as sd-daemon(3) has it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::fs::fstat;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -22,7 +27,7 @@ pub fn init(log: Log) {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(Stderr::find());
     let registry = tracing_subscriber::registry().with(filter);
     // Set up twice in one process, the first one stays.
     let set = if text {
@@ -32,6 +37,76 @@ pub fn init(log: Log) {
     };
     if set.is_ok() {
         let _ = LEVEL.set(handle);
+    }
+}
+
+/// Says on stderr why this process ends.
+pub fn complain(text: &str) {
+    // There is nowhere else to say it.
+    let _ = Stderr::find().at(&Level::ERROR).write_all(format!("{text}\n").as_bytes());
+}
+
+/// This process's stderr, and whether the journal reads it.
+#[derive(Clone, Copy, Debug)]
+struct Stderr {
+    journal: bool,
+}
+
+impl Stderr {
+    /// The service manager names the journal's stream by its device and inode, so that a stderr that was sent
+    /// elsewhere is told apart.
+    fn find() -> Self {
+        let named = std::env::var("JOURNAL_STREAM").ok();
+        let own = fstat(std::io::stderr()).ok().map(|s| format!("{}:{}", s.st_dev, s.st_ino));
+        Self { journal: named.is_some() && named == own }
+    }
+
+    /// Lines of this level; syslog(3) numbers the priorities.
+    fn at(self, level: &Level) -> Lines {
+        let priority = match *level {
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            Level::DEBUG | Level::TRACE => "<7>",
+        };
+        Lines { priority: if self.journal { priority } else { "" } }
+    }
+}
+
+impl MakeWriter<'_> for Stderr {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        self.at(&Level::INFO)
+    }
+
+    fn make_writer_for(&self, meta: &Metadata<'_>) -> Lines {
+        self.at(meta.level())
+    }
+}
+
+/// Writes whole lines, each with its priority.
+#[derive(Clone, Copy, Debug)]
+struct Lines {
+    priority: &'static str,
+}
+
+impl Lines {
+    fn prefixed(self, text: &[u8]) -> Vec<u8> {
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        lines.flat_map(|line| [self.priority.as_bytes(), line].concat()).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        // In one piece, so that lines of other threads do not come between.
+        std::io::stderr().write_all(&self.prefixed(text))?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
     }
 }
 
@@ -88,6 +163,17 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_has_its_priority() {
+        let said = |journal, level| {
+            let lines = Stderr { journal }.at(&level);
+            String::from_utf8(lines.prefixed(b"one\ntwo\n")).unwrap()
+        };
+        assert_eq!(said(true, Level::WARN), "<4>one\n<4>two\n");
+        assert_eq!(said(true, Level::DEBUG), "<7>one\n<7>two\n");
+        assert_eq!(said(false, Level::ERROR), "one\ntwo\n");
+    }
 
     #[test]
     fn a_message_passes_once_a_minute() {

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use crate::cli::{self, Cli, Command};
 use crate::config::{Config, ConfigError, Sources};
+use crate::log;
 
 /// The exit codes that every command shares.
 pub mod exit {
@@ -107,12 +108,11 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 /// Writes a message to stderr; a configuration's errors begin with their place, for editors.
 fn complain(failure: &Failure) {
-    let mut err = std::io::stderr().lock();
-    let _ = match failure {
-        Failure::Config(error) => writeln!(err, "{error}"),
-        Failure::Refused(error) => writeln!(err, "{error}"),
-        other => writeln!(err, "hcf: {other}"),
-    };
+    log::complain(&match failure {
+        Failure::Config(error) => error.to_string(),
+        Failure::Refused(error) => error.clone(),
+        other => format!("hcf: {other}"),
+    });
 }
 
 /// Writes an answer to stdout.

@@ -57,6 +57,14 @@ impl Outcome {
         matches!(self, Self::Senseless { .. } | Self::Impossible { .. })
     }
 
+    /// Why that is so.
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Senseless { error } | Self::Impossible { error } => Some(error),
+            Self::Unchanged | Self::Changed { .. } => None,
+        }
+    }
+
     /// The word for it, as in `outcome` of the JSON.
     const fn as_str(&self) -> &'static str {
         match self {

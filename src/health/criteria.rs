@@ -205,12 +205,15 @@ impl Criterion {
             }
         }
         let needed = min.count.get();
-        let mut text = match &min.guessed {
-            _ if usable >= needed && min.guessed.is_none() => {
-                format!("{usable} storage servers usable, {needed} needed")
+        let mut text = match (&min.guessed, usable >= needed) {
+            (None, true) => format!("{usable} storage servers usable, {needed} needed"),
+            (None, false) => format!("{usable} of {needed} storage servers usable"),
+            (Some(key), true) => {
+                format!("{usable} usable, {needed} needed (default; set node.dir or {key})")
             }
-            None => format!("{usable} of {needed} storage servers usable"),
-            Some(key) => format!("{usable} of {needed} usable (default; set node.dir or {key})"),
+            (Some(key), false) => {
+                format!("{usable} of {needed} usable (default; set node.dir or {key})")
+            }
         };
         for (lack, count) in lacking {
             let _ = write!(text, ", {count} {}", lack.as_str());

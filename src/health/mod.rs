@@ -16,6 +16,7 @@ mod moment;
 mod observation;
 mod orders;
 mod reason;
+mod roll;
 mod verdict;
 mod weighing;
 
@@ -29,5 +30,6 @@ pub use observation::{
 };
 pub use orders::{Orders, Override, Stop, Word};
 pub use reason::{Code, Reason};
+pub use roll::{Roll, Since};
 pub use verdict::{State, Verdict, Weight};
 pub use weighing::{Part, Scale, Weighing};

@@ -79,20 +79,22 @@ impl std::fmt::Display for Entry {
     }
 }
 
-impl Serialize for Entry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            service: &'a str,
-            owner: &'a str,
-            #[serde(flatten)]
-            word: Spoken,
-            reason: &'a str,
-            by: &'a str,
-            since: String,
-            until: Option<String>,
-        }
-        let shown = Shown {
+/// An override as JSON has it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) owner: &'a str,
+    #[serde(flatten)]
+    pub(crate) word: Spoken,
+    pub(crate) reason: &'a str,
+    pub(crate) by: &'a str,
+    pub(crate) since: String,
+    pub(crate) until: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn shown(&self) -> Shown<'_> {
+        Shown {
             service: &self.service,
             owner: &self.owner,
             word: self.word.into(),
@@ -100,8 +102,13 @@ impl Serialize for Entry {
             by: &self.by,
             since: time::rfc3339(self.since),
             until: self.expiry.until().map(time::rfc3339),
-        };
-        shown.serialize(serializer)
+        }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.shown().serialize(serializer)
     }
 }
 

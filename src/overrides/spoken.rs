@@ -9,14 +9,14 @@ use crate::health::{Weight, Word};
 /// A word as JSON has it: `{"state": "drain"}` or `{"weight": 30}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Spoken {
+pub(crate) enum Spoken {
     State(State),
     Weight(u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(crate) enum State {
     Maint,
     Down,
     Drain,

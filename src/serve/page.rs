@@ -1,15 +1,20 @@
-//! The status page for a person: what is wrong, since when, and why, at the top; everything else below.
+//! The status page for a person: what is wrong, since when, why and what to do, at the top; everything else below.
 //!
 //! It needs no script and no other host, and whatever comes from the network is escaped by the template.
 
-use std::time::Duration;
+mod grid;
+mod plain;
 
 use askama::Template;
 
+use self::grid::Grid;
 use super::http::Reply;
-use super::status::Status;
-use crate::board::Board;
-use crate::health::{Facts, Moment, Server, State};
+use super::status::{GateStatus, Status, StatusSite};
+use crate::board::{Board, NodeView, ServiceBoard};
+use crate::config::WhenBad;
+use crate::health::{Else, Finding, Moment, State, Verdict};
+use crate::overrides::Entry;
+use crate::serve::askers::Seen;
 
 /// Nothing but the style sheet of this server, and nobody may frame it.
 const POLICY: (&str, &str) = (
@@ -19,12 +24,9 @@ const POLICY: (&str, &str) = (
 const NO_SNIFF: (&str, &str) = ("X-Content-Type-Options", "nosniff");
 const NO_REFERRER: (&str, &str) = ("Referrer-Policy", "no-referrer");
 
-/// The most servers that are shown, worst first; a page stays one that a telephone can show.
-const SERVERS: usize = 200;
-
 /// The page.
-pub(super) fn page(board: &Board, status: &Status) -> Reply {
-    let html = Page::of(board, status).render().unwrap_or_default();
+pub(super) fn page(site: &StatusSite) -> Reply {
+    let html = Page::of(site).render().unwrap_or_default();
     Reply::new(200, "text/html; charset=utf-8", &[POLICY, NO_SNIFF, NO_REFERRER], html)
 }
 
@@ -40,15 +42,15 @@ struct Page {
     headline: String,
     name: String,
     node: String,
+    now: String,
     services: Vec<Service>,
-    overrides: Vec<String>,
+    /// By which look the criteria are shown, where it is not the last one.
+    judged: String,
+    orders: Vec<Order>,
     notes: Vec<String>,
     askers: Vec<Asker>,
     gates: Vec<Gate>,
-    introducers: String,
-    servers: Vec<ServerRow>,
-    servers_summary: String,
-    servers_left: usize,
+    grid: Grid,
     identity: String,
 }
 
@@ -59,16 +61,38 @@ struct Service {
     up: bool,
     weight: u8,
     why: String,
+    remedies: Vec<&'static str>,
     since: String,
+    since_exact: String,
     ago: String,
     checks: Vec<Check>,
+    parts: Vec<Part>,
 }
 
 struct Check {
     class: &'static str,
-    name: String,
+    name: &'static str,
     result: String,
+    found: String,
+    needed: String,
     text: String,
+}
+
+struct Part {
+    class: &'static str,
+    name: String,
+    percent: u8,
+    text: String,
+}
+
+struct Order {
+    service: String,
+    word: String,
+    reason: String,
+    owner: String,
+    by: String,
+    since: String,
+    until: String,
 }
 
 struct Asker {
@@ -76,9 +100,9 @@ struct Asker {
     peer: String,
     listener: &'static str,
     service: String,
-    every: String,
+    rate: String,
     last: String,
-    knows: &'static str,
+    told: String,
 }
 
 struct Gate {
@@ -86,65 +110,47 @@ struct Gate {
     name: String,
     address: String,
     service: String,
-    when_bad: String,
+    when_bad: &'static str,
     now: String,
     connections: usize,
     refused: u64,
 }
 
-struct ServerRow {
-    class: &'static str,
-    nickname: String,
-    id: String,
-    state: String,
-    heard: String,
-    space: String,
-}
-
 impl Page {
-    fn of(board: &Board, status: &Status) -> Self {
+    fn of(site: &StatusSite) -> Self {
+        let status = Status::of(site);
+        let board = site.board();
         let now = board.clock.now();
         let view = std::sync::Arc::clone(&board.node.borrow());
-        let facts = view.facts.clone().unwrap_or_default();
-        let name = if status.node.nickname.is_empty() { "node" } else { &status.node.nickname };
-        let services: Vec<Service> = board
-            .table()
-            .services
-            .iter()
-            .map(|service| Service::of(&service.name, &service.answers().verdict, now, board))
-            .collect();
+        let name = if status.node.nickname.is_empty() { "gateway" } else { &status.node.nickname };
+        let table = board.table();
+        let services: Vec<Service> =
+            table.services.iter().map(|service| Service::of(service, board, &view, now)).collect();
         let headline = services
             .iter()
             .map(|service| format!("{} {}", service.name, service.word))
             .collect::<Vec<_>>()
             .join(", ");
-        let mut rows: Vec<&Server> = facts.servers.iter().collect();
-        rows.sort_by_key(|server| {
-            (server.is_usable(1, None), std::cmp::Reverse(server.silent), server.id.clone())
-        });
-        let usable = rows.iter().filter(|server| server.is_usable(1, None)).count();
+        let mut seen = board.askers.seen(now);
+        seen.sort_by_key(|seen| !seen.lost);
         Self {
             headline,
             name: name.to_owned(),
-            node: node(status, now, view.finished),
+            node: node(&status, now, view.finished),
+            now: plain::time(board.clock, now),
             services,
-            overrides: status.overrides.iter().map(ToString::to_string).collect(),
-            notes: status.notes.clone(),
-            askers: status.askers.iter().map(Asker::of).collect(),
+            judged: judged(&view, now),
+            orders: status.overrides.iter().map(Order::of).collect(),
+            notes: notes(&status),
+            askers: seen.iter().map(|seen| Asker::of(seen, board, now)).collect(),
             gates: status.gates.iter().map(Gate::of).collect(),
-            introducers: introducers(&facts),
-            servers_summary: format!(
-                "{usable} of {} known storage servers can be used, worst first",
-                rows.len()
-            ),
-            servers_left: rows.len().saturating_sub(SERVERS),
-            servers: rows.into_iter().take(SERVERS).map(ServerRow::of).collect(),
+            grid: Grid::of(board, &view, now),
             identity: format!(
                 "hcf {}, commit {}, configuration {}, started {}",
                 status.version,
                 status.commit.unwrap_or("unknown"),
                 status.config_hash,
-                status.started
+                plain::time(board.clock, board.started)
             ),
         }
     }
@@ -153,95 +159,165 @@ impl Page {
 /// Where the node is, and how the last look at it went.
 fn node(status: &Status, now: Moment, finished: Option<Moment>) -> String {
     let url = &status.node.url;
-    let ago = finished.map_or_else(|| "not looked at yet".to_owned(), |at| ago(now.since(at)));
+    let Some(finished) = finished else {
+        return format!("{url}: no look at it has finished yet.");
+    };
+    let ago = plain::ago(now.since(finished));
     match (&status.node.failure, status.node.answer_ms) {
-        (Some(failure), _) => format!("{url}: {}, {ago}", failure.text),
-        (None, Some(ms)) => format!("{url} answered in {ms:.1} ms, {ago}"),
-        (None, None) => format!("{url}, {ago}"),
+        (Some(failure), _) => format!("{url}: {} ({ago}).", failure.text),
+        (None, Some(ms)) => format!("{url} answered in {ms:.1} ms, {ago}."),
+        (None, None) => format!("{url}, looked at {ago}."),
     }
 }
 
-fn introducers(facts: &Facts) -> String {
-    let seen = facts.introducers;
-    match seen.configured {
-        0 => "The node has no introducer configured, so it learns of no new storage server."
+/// By which look the criteria and the grid are shown, where that is not the last one.
+fn judged(view: &NodeView, now: Moment) -> String {
+    match view.seen {
+        None => "No look at the node has succeeded yet, so no criterion could be held against it."
             .to_owned(),
-        all => format!("{} of {all} introducers connected.", seen.connected),
+        Some(seen) if view.finished != Some(seen) => {
+            format!("By the last look that succeeded, {}.", plain::ago(now.since(seen)))
+        }
+        Some(_) => String::new(),
     }
+}
+
+/// What is wrong beside the services.
+fn notes(status: &Status) -> Vec<String> {
+    let reload = status.reload.iter().filter_map(|reload| {
+        let why = reload.outcome.error()?;
+        Some(format!(
+            "The configuration was not reloaded at {}, the old one stays: {why}",
+            reload.at
+        ))
+    });
+    reload.chain(status.notes.iter().cloned()).collect()
 }
 
 impl Service {
-    fn of(name: &str, verdict: &crate::health::Verdict, now: Moment, board: &Board) -> Self {
-        let (class, word) = match verdict.state {
-            State::Up if verdict.forced => ("mild", "up, forced".to_owned()),
-            State::Up if verdict.degraded => ("mild", "degraded".to_owned()),
-            State::Up => ("good", "up".to_owned()),
-            State::Drain => ("mild", "drain".to_owned()),
-            state => ("bad", state.as_str().to_owned()),
-        };
-        let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| &*reason.text).collect();
-        let why =
-            if reasons.is_empty() { "All is well.".to_owned() } else { reasons.join("; ") + "." };
-        let checks = verdict.findings.iter().map(|finding| Check {
-            class: match (finding.pass, finding.otherwise) {
-                (true, _) => "good",
-                (false, crate::health::Else::Down) => "bad",
-                (false, _) => "mild",
-            },
-            name: finding.criterion.to_owned(),
-            result: if finding.pass {
-                "pass".to_owned()
-            } else {
-                format!("{:?}", finding.otherwise).to_lowercase()
-            },
-            text: finding.text.clone(),
-        });
-        let parts = verdict.parts.iter().map(|part| Check {
+    fn of(service: &ServiceBoard, board: &Board, view: &NodeView, now: Moment) -> Self {
+        let answers = service.answers();
+        let verdict = &answers.verdict;
+        let (class, word) = word(verdict);
+        let since = service.since(&answers);
+        let parts = verdict.parts.iter().map(|part| Part {
             class: if part.percent < 100 { "mild" } else { "good" },
-            name: format!("weight by {}", part.name),
-            result: format!("{} %", part.percent),
+            name: part.name.clone(),
+            percent: part.percent,
             text: part.text.clone(),
         });
         Self {
-            name: name.to_owned(),
+            name: service.name.to_string(),
             class,
             word,
             up: verdict.state == State::Up,
             weight: verdict.weight.percent(),
-            why,
-            since: board.clock.rfc3339(verdict.since),
-            ago: ago(now.since(verdict.since)),
-            checks: checks.chain(parts).collect(),
+            why: why(verdict, view, now),
+            remedies: remedies(verdict),
+            since: plain::time(board.clock, since),
+            since_exact: board.clock.rfc3339(since),
+            ago: plain::ago(now.since(since)),
+            checks: verdict.findings.iter().map(Check::of).collect(),
+            parts: parts.collect(),
+        }
+    }
+}
+
+fn word(verdict: &Verdict) -> (&'static str, String) {
+    match verdict.state {
+        State::Up if verdict.forced => ("mild", "up, forced".to_owned()),
+        State::Up if verdict.degraded => ("mild", "degraded".to_owned()),
+        State::Up => ("good", "up".to_owned()),
+        State::Drain => ("mild", "drain".to_owned()),
+        state => ("bad", state.as_str().to_owned()),
+    }
+}
+
+/// All reasons in a sentence; where servers are lacking, also which were lost last.
+fn why(verdict: &Verdict, view: &NodeView, now: Moment) -> String {
+    let mut clauses: Vec<String> = Vec::new();
+    for reason in &verdict.reasons {
+        clauses.push(reason.text.clone());
+        if matches!(reason.criterion, Some("servers" | "blessed")) {
+            let lost = grid::lost(view, now).filter(|lost| !clauses.contains(lost));
+            clauses.extend(lost);
+        }
+    }
+    if clauses.is_empty() { "All is well.".to_owned() } else { clauses.join("; ") + "." }
+}
+
+/// What to do, worst reason first, each once.
+fn remedies(verdict: &Verdict) -> Vec<&'static str> {
+    let mut remedies = Vec::new();
+    for remedy in verdict.reasons.iter().map(|reason| reason.code.remedy()) {
+        if !remedies.contains(&remedy) {
+            remedies.push(remedy);
+        }
+    }
+    remedies
+}
+
+impl Check {
+    fn of(finding: &Finding) -> Self {
+        let (found, needed) = plain::numbers(finding);
+        let (class, result) = match (finding.pass, finding.otherwise) {
+            (true, _) => ("good", "passes".to_owned()),
+            (false, Else::Down) => ("bad", "fails: down".to_owned()),
+            (false, Else::Drain) => ("mild", "fails: drain".to_owned()),
+            (false, Else::Degrade) => ("mild", "fails: degraded".to_owned()),
+            (false, Else::Warn) => ("mild", "fails: only warned of".to_owned()),
+        };
+        let text = finding.text.clone();
+        Self { class, name: finding.criterion, result, found, needed, text }
+    }
+}
+
+impl Order {
+    fn of(entry: &Entry) -> Self {
+        let shown = entry.shown();
+        Self {
+            service: shown.service.to_owned(),
+            word: shown.word.to_string(),
+            reason: shown.reason.to_owned(),
+            owner: shown.owner.to_owned(),
+            by: shown.by.to_owned(),
+            since: plain::date(&shown.since),
+            until: shown.until.map_or_else(|| "no end set".to_owned(), |until| plain::date(&until)),
         }
     }
 }
 
 impl Asker {
-    fn of(asker: &super::status::AskerStatus) -> Self {
+    fn of(seen: &Seen, board: &Board, now: Moment) -> Self {
+        let answers = board.service(&seen.key.service).map(|service| service.answers());
+        let told = match answers {
+            Some(answers) if answers.verdict.seq == seen.told => {
+                let (_, word) = word(&answers.verdict);
+                format!("{word}, which holds now")
+            }
+            _ => "an older verdict".to_owned(),
+        };
+        let current = told != "an older verdict";
         Self {
-            class: if asker.lost || !asker.current { "mild" } else { "good" },
-            peer: asker.peer.clone(),
-            listener: asker.listener,
-            service: asker.service.clone(),
-            every: match asker.every_ms {
-                Some(ms) => format!(
-                    "every {}",
-                    span(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))
-                ),
+            class: if seen.lost || !current { "mild" } else { "good" },
+            peer: seen.key.peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string()),
+            listener: seen.key.listener,
+            service: seen.key.service.to_string(),
+            rate: match seen.interval {
+                Some(interval) => format!("every {}", plain::span(interval)),
                 None => "once so far".to_owned(),
             },
-            last: asker.last.clone(),
-            knows: match (asker.lost, asker.current) {
-                (true, _) => "it has stopped asking",
-                (false, true) => "what holds now",
-                (false, false) => "what held before",
+            last: {
+                let ago = plain::ago(now.since(seen.last));
+                if seen.lost { format!("{ago}: it has stopped asking") } else { ago }
             },
+            told,
         }
     }
 }
 
 impl Gate {
-    fn of(gate: &super::status::GateStatus) -> Self {
+    fn of(gate: &GateStatus) -> Self {
         let now = match (&gate.trouble, gate.open) {
             (Some(trouble), _) => trouble.clone(),
             (None, true) => "open".to_owned(),
@@ -252,79 +328,15 @@ impl Gate {
             name: gate.name.clone(),
             address: gate.address.clone(),
             service: gate.service.clone(),
-            when_bad: format!("{:?}", gate.when_bad),
+            when_bad: match gate.when_bad {
+                WhenBad::Close => "closes",
+                WhenBad::RefuseUri => "refuses /uri",
+                WhenBad::RefuseWrites => "refuses writes",
+                WhenBad::Pass => "passes all",
+            },
             now,
             connections: gate.connections,
             refused: gate.refused,
         }
-    }
-}
-
-impl ServerRow {
-    fn of(server: &Server) -> Self {
-        let trouble = server.trouble(1, None);
-        Self {
-            class: if trouble.is_none() { "good" } else { "bad" },
-            nickname: server.nickname.to_string(),
-            id: server.id.to_string(),
-            state: trouble.unwrap_or("usable").to_owned(),
-            heard: server.silent.map_or_else(|| "never".to_owned(), ago),
-            space: server.space.map_or_else(|| "not said".to_owned(), bytes),
-        }
-    }
-}
-
-/// A time that has passed, as people say it.
-fn ago(time: Duration) -> String {
-    if time < Duration::from_secs(1) {
-        "just now".to_owned()
-    } else {
-        format!("{} ago", span(time))
-    }
-}
-
-/// A span in its two largest units.
-fn span(time: Duration) -> String {
-    let secs = time.as_secs();
-    match secs {
-        0 => format!("{} ms", time.as_millis()),
-        1..60 => format!("{secs} s"),
-        60..3600 => format!("{} min {} s", secs / 60, secs % 60),
-        3600..86_400 => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
-        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3600),
-    }
-}
-
-/// A size in its largest binary unit.
-fn bytes(size: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, bits)| size >> bits > 0) {
-        Some((unit, bits)) => {
-            format!("{}.{} {unit}", size >> bits, (size >> (bits - 10) & 1023) * 10 / 1024)
-        }
-        None => format!("{size} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_sizes_are_short() {
-        let said = |secs| span(Duration::from_secs(secs));
-        assert_eq!(
-            (said(59), said(61), said(3_700), said(200_000)),
-            (
-                "59 s".to_owned(),
-                "1 min 1 s".to_owned(),
-                "1 h 1 min".to_owned(),
-                "2 d 7 h".to_owned()
-            )
-        );
-        assert_eq!(
-            (bytes(0), bytes(1536), bytes(5 << 40)),
-            ("0 B".to_owned(), "1.5 KiB".to_owned(), "5.0 TiB".to_owned())
-        );
     }
 }

@@ -18,9 +18,10 @@ use super::http::{Reply, Site};
 use super::watch::{Watcher, Watchers};
 use super::{metrics, page};
 use crate::board::{Board, Table};
+use crate::clock::Clock;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
-use crate::health::{Finding, Moment, Part, Reason, State, Weight};
+use crate::health::{Finding, Moment, Part, Reason, Server, Since, State, Weight};
 use crate::overrides::{Entry, Ruling};
 
 /// Answers operators.
@@ -86,7 +87,7 @@ impl Site for StatusSite {
                 Reply::json(200, &json!({"overrides": entries}))
             }
             "/metrics" => metrics::metrics(self, query),
-            "/" => page::page(self.board(), &Status::of(self)),
+            "/" => page::page(self),
             "/style.css" => page::style(),
             // Asked for by HEAD, or while all places are taken.
             "/v1/watch" if self.watchers.has_room() => {
@@ -212,6 +213,44 @@ pub(super) struct NodeStatus {
     pub(super) failure: Option<Failure>,
     pub(super) introducers: Option<crate::health::Introducers>,
     pub(super) servers_known: Option<usize>,
+    /// When the introducers and servers were so.
+    pub(super) seen: Option<String>,
+    /// Every storage server that the node knows; none before the first good look.
+    pub(super) servers: Vec<ServerStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ServerStatus {
+    pub(super) id: String,
+    /// The name that it gives itself.
+    pub(super) nickname: String,
+    pub(super) usable: bool,
+    /// `usable`, or what it lacks, in a few words.
+    pub(super) state: &'static str,
+    /// When it became usable, or not; none where it was so when it was first seen.
+    pub(super) since: Option<String>,
+    /// How long it has said nothing, when it was seen; none when it has never been heard.
+    pub(super) silent_ms: Option<u128>,
+    /// Free bytes; none when it has not said.
+    pub(super) space: Option<u64>,
+}
+
+impl ServerStatus {
+    fn of(server: &Server, since: Since, clock: Clock) -> Self {
+        let trouble = server.trouble(1, None);
+        Self {
+            id: server.id.to_string(),
+            nickname: server.nickname.to_string(),
+            usable: trouble.is_none(),
+            state: trouble.unwrap_or("usable"),
+            since: match since {
+                Since::Changed(at) => Some(clock.rfc3339(at)),
+                Since::Before(_) => None,
+            },
+            silent_ms: server.silent.map(|silent| silent.as_millis()),
+            space: server.space,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -247,7 +286,7 @@ fn unknown(ruling: &Ruling, table: &Table) -> impl Iterator<Item = String> {
 }
 
 impl Status {
-    fn of(site: &StatusSite) -> Self {
+    pub(super) fn of(site: &StatusSite) -> Self {
         let board = site.board();
         let gates = site.gates();
         let ruling = site.ruling();
@@ -267,15 +306,21 @@ impl Status {
             failure: view.failure.clone().map(|(code, text)| Failure { code, text }),
             introducers: facts.map(|facts| facts.introducers),
             servers_known: facts.map(|facts| facts.servers.len()),
+            seen: view.seen.map(|at| clock.rfc3339(at)),
+            servers: view
+                .servers()
+                .map(|(server, since)| ServerStatus::of(server, since, clock))
+                .collect(),
         };
         let services = table.services.iter().map(|service| {
-            let verdict = service.answers().verdict.clone();
+            let answers = service.answers();
+            let verdict = answers.verdict.clone();
             let status = ServiceStatus {
                 state: verdict.state,
                 degraded: verdict.degraded,
                 forced: verdict.forced,
                 weight: verdict.weight,
-                since: clock.rfc3339(verdict.since),
+                since: clock.rfc3339(service.since(&answers)),
                 seq: verdict.seq,
                 fresh_until: fresh_until.clone(),
                 reasons: verdict.reasons,

@@ -222,7 +222,7 @@ impl Line {
             degraded: verdict.degraded,
             forced: verdict.forced,
             weight: verdict.weight,
-            since: board.clock.rfc3339(verdict.since),
+            since: board.clock.rfc3339(service.since(&answers)),
             seq: verdict.seq,
             reasons: verdict.reasons.clone(),
         };

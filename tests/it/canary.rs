@@ -19,19 +19,19 @@ use crate::program::hcf as run;
 const SECRET: &str = "krugkidfnzsc4krugkidfnzsc4";
 
 /// A file with a capability to read and one to write.
-struct CapFile {
+pub(crate) struct CapFile {
     folder: TempDir,
 }
 
 impl CapFile {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let file = Self { folder: place::folder("caps") };
         file.write(&format!("URI:CHK:{SECRET}:{SECRET}:2:5:9\nURI:SSK:{SECRET}:{SECRET}\n"));
         file.allow(0o600);
         file
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("caps")
     }
 

@@ -24,6 +24,7 @@ mod gate;
 mod grpc;
 mod health;
 mod lifecycle;
+mod log;
 mod metrics;
 mod operator;
 mod page;

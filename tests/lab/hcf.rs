@@ -86,7 +86,7 @@ impl Hcf {
     }
 
     /// [`Hcf::configured`] by a program that becomes it.
-    fn configured_under(starter: &[&str], config: &str, args: &[&str]) -> Self {
+    pub fn configured_under(starter: &[&str], config: &str, args: &[&str]) -> Self {
         let folder = place::folder("hcf");
         let file = folder.path().join("hcf.yaml");
         std::fs::write(&file, config).expect("the configuration can be written");
