@@ -9,6 +9,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// They say nothing here, and would end a process that does not listen for them.
+    _others: [Signal; 2],
 }
 
 impl Signals {
@@ -18,6 +20,10 @@ impl Signals {
             terminate: register(SignalKind::terminate())?,
             interrupt: register(SignalKind::interrupt())?,
             hang_up: register(SignalKind::hangup())?,
+            _others: [
+                register(SignalKind::user_defined1())?,
+                register(SignalKind::user_defined2())?,
+            ],
         })
     }
 

@@ -20,6 +20,7 @@ mod deploy;
 mod e2e;
 mod eds;
 mod failures;
+mod faults;
 mod gate;
 mod grpc;
 mod health;
