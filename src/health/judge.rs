@@ -390,6 +390,32 @@ mod tests {
         Moment::after_epoch(Duration::from_secs(secs))
     }
 
+    /// A node that comes and goes ten times a second, for an hour: it is never up where it is never good for `rise` looks in
+    /// a row, and no more often than `hold` allows where it is; and nothing grows.
+    #[test]
+    fn a_node_that_flaps_for_an_hour_is_up_seldom_or_never() {
+        for (good, hold, most) in [(1, 0, 0), (3, 30, 120), (3, 0, 6000)] {
+            let mut rules = rules();
+            rules.damping.hold = Duration::from_secs(hold);
+            let mut judge = ServiceJudge::new(rules, secs(0));
+            let (mut up, mut rises, mut size) = (false, 0, 0);
+            for tick in 0..36_000_u64 {
+                let at = Moment::after_epoch(Duration::from_millis(tick * 100));
+                let well = tick / good % 2 == 0;
+                let look = if well { Look::Good(5) } else { Look::Bad(FailureKind::Refused) };
+                judge.look(&observation(at, look));
+                let now = judge.verdict(at, &none()).state == State::Up;
+                rises += u64::from(now && !up);
+                up = now;
+                if tick == 100 {
+                    size = format!("{judge:?}").len();
+                }
+            }
+            assert!(rises <= most + 1 && (most == 0) == (rises == 0), "{good}, {hold}: {rises}");
+            assert!(format!("{judge:?}").len() < size + 200, "it keeps no more than at the start");
+        }
+    }
+
     /// Gives the looks, one a second, and returns the verdict after each.
     fn run(rules: Rules, looks: &[Look]) -> Vec<Verdict> {
         let mut judge = ServiceJudge::new(rules, secs(0));
