@@ -1,4 +1,4 @@
-//! What a question costs, beside the least that a server could do: `cargo bench --bench wire [-- WORD]`, where WORD
+//! What a question costs, beside the least that a server could do, and what a sidecar takes at all: `cargo bench --bench wire [-- WORD]`, where WORD
 //! picks lines.
 //!
 //! The server has one processor to itself, and the load generator the other. Every trial stands next to one of the
@@ -18,6 +18,7 @@
 )]
 
 mod floor;
+mod footprint;
 #[path = "../../tests/lab/mod.rs"]
 mod lab;
 mod load;
@@ -48,11 +49,14 @@ fn main() -> ExitCode {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     pin(std::process::id(), LOAD);
     let mut table = Table { words, missed: 0 };
-    println!("{HEAD}");
-    let wanted: Vec<Case> = CASES.into_iter().filter(|case| table.wants(case)).collect();
+    let wanted: Vec<Case> = CASES.into_iter().filter(|case| table.wants(case.what)).collect();
+    if !wanted.is_empty() {
+        println!("{HEAD}");
+    }
     for case in wanted {
         measure(&mut table, case);
     }
+    footprint::measure(&mut table);
     if table.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -82,6 +86,7 @@ const fn case(what: &'static str, ask: Ask, at_once: usize, plight: Plight) -> C
     Case { what, ask, at_once, plight }
 }
 
+const CONFIG: &str = "services: {write: {criteria: {servers: {min: 4}}}}\n";
 const AGENT: Ask = Ask::Agent("write");
 const HTTP: Ask = Ask::Http("/health/write");
 
@@ -114,8 +119,18 @@ struct Table {
 }
 
 impl Table {
-    fn wants(&self, case: &Case) -> bool {
-        self.words.is_empty() || self.words.iter().any(|word| case.what.contains(word.as_str()))
+    fn wants(&self, what: &str) -> bool {
+        self.words.is_empty() || self.words.iter().any(|word| what.contains(word.as_str()))
+    }
+
+    /// One figure, beside the most that it may be.
+    fn line(&mut self, what: &str, measured: f64, most: Option<f64>) {
+        let kept = most.is_none_or(|most| measured <= most);
+        self.missed += usize::from(!kept);
+        let bar = most.map_or_else(String::new, |most| {
+            format!("at most {most:<5} {}", if kept { "met" } else { "MISSED" })
+        });
+        println!("{what:<66} {measured:>9.2}  {bar}");
     }
 }
 
@@ -138,8 +153,7 @@ fn cpu_time(pid: u32) -> Duration {
 
 fn measure(table: &mut Table, case: Case) {
     let node = FakeNode::healthy();
-    let config = "services: {write: {criteria: {servers: {min: 4}}}}\n";
-    let mut hcf = Hcf::configured(config, &["--node", &node.url()]);
+    let mut hcf = Hcf::configured(CONFIG, &["--node", &node.url()]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
     let _held = bear(case.plight, &node, &hcf);
     pin(hcf.process().pid(), SERVER);
