@@ -69,7 +69,11 @@ pub enum Command {
     #[command(subcommand)]
     Canary(Canary),
     /// Print the JSON Schema of the configuration file.
-    Schema,
+    Schema {
+        /// Print what the status listener answers, as OpenAPI, instead.
+        #[arg(long)]
+        api: bool,
+    },
     /// Print the manual page, or write all of them.
     #[command(hide = true)]
     Man {

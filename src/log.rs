@@ -43,7 +43,7 @@ pub fn init(log: Log) {
 /// Says on stderr why this process ends.
 pub fn complain(text: &str) {
     // There is nowhere else to say it.
-    let _ = Stderr::find().at(&Level::ERROR).write_all(format!("{text}\n").as_bytes());
+    let _ = Stderr::find().at(Level::ERROR).write_all(format!("{text}\n").as_bytes());
 }
 
 /// This process's stderr, and whether the journal reads it.
@@ -62,8 +62,8 @@ impl Stderr {
     }
 
     /// Lines of this level; syslog(3) numbers the priorities.
-    fn at(self, level: &Level) -> Lines {
-        let priority = match *level {
+    fn at(self, level: Level) -> Lines {
+        let priority = match level {
             Level::ERROR => "<3>",
             Level::WARN => "<4>",
             Level::INFO => "<6>",
@@ -77,11 +77,11 @@ impl MakeWriter<'_> for Stderr {
     type Writer = Lines;
 
     fn make_writer(&self) -> Lines {
-        self.at(&Level::INFO)
+        self.at(Level::INFO)
     }
 
     fn make_writer_for(&self, meta: &Metadata<'_>) -> Lines {
-        self.at(meta.level())
+        self.at(*meta.level())
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn each_line_has_its_priority() {
         let said = |journal, level| {
-            let lines = Stderr { journal }.at(&level);
+            let lines = Stderr { journal }.at(level);
             String::from_utf8(lines.prefixed(b"one\ntwo\n")).unwrap()
         };
         assert_eq!(said(true, Level::WARN), "<4>one\n<4>two\n");

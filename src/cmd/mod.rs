@@ -91,7 +91,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Eds(args) => eds::run(args),
         Command::Snippet(args) => snippet::run(args),
         Command::Canary(cli::Canary::Create(args)) => canary::create(args),
-        Command::Schema => schema::schema(),
+        Command::Schema { api } => schema::schema(*api),
         Command::Man { dir } => schema::man(dir.as_deref()),
         Command::Completions { shell } => schema::completions(*shell),
     };

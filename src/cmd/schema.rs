@@ -8,10 +8,15 @@ use clap::CommandFactory as _;
 use super::{Failure, exit, print};
 use crate::cli::Cli;
 use crate::config::File;
+use crate::serve;
 
-pub(super) fn schema() -> Result<u8, Failure> {
-    let schema = schemars::schema_for!(File);
-    let text = serde_json::to_string_pretty(&schema).map_err(anyhow::Error::from)?;
+pub(super) fn schema(api: bool) -> Result<u8, Failure> {
+    let text = if api {
+        serde_json::to_string_pretty(&serve::openapi())
+    } else {
+        serde_json::to_string_pretty(&schemars::schema_for!(File))
+    };
+    let text = text.map_err(anyhow::Error::from)?;
     print(&format!("{text}\n"))?;
     Ok(exit::OK)
 }

@@ -105,7 +105,7 @@ pub struct Floor {
 }
 
 /// What a criterion found in one good look.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// The criterion's name, as in the configuration.
     #[serde(deserialize_with = "name")]

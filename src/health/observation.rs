@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Canary, Code, Moment, Tried};
@@ -49,7 +50,7 @@ pub struct Host {
 }
 
 /// How many introducers a node has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Introducers {
     /// Those it is connected to.
     pub connected: usize,

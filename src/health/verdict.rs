@@ -1,13 +1,17 @@
 //! The verdict: the answer for one service.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{Code, Finding, Moment, Part, Reason};
 
 /// What a balancer should do with the node, for one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Send it work.
@@ -37,6 +41,17 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u8", from = "u8")]
 pub struct Weight(u8);
+
+impl JsonSchema for Weight {
+    fn schema_name() -> Cow<'static, str> {
+        "Weight".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let meaning = "A share of full work, in percent; meant only where the state is up.";
+        json_schema!({"type": "integer", "minimum": 1, "maximum": 100, "description": meaning})
+    }
+}
 
 impl From<u8> for Weight {
     fn from(percent: u8) -> Self {

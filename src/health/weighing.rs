@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, Finding, Moment, Weight};
@@ -44,7 +45,7 @@ pub struct Scale {
 const PRESSURE: Scale = Scale { full: 200, zero: 800 };
 
 /// One part of a weight, for showing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// Its name, as in the configuration.
     pub name: String,

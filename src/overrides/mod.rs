@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::health::{Orders, Override, Stop, Word};
@@ -80,7 +81,8 @@ impl std::fmt::Display for Entry {
 }
 
 /// An override as JSON has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Override")]
 pub(crate) struct Shown<'a> {
     pub(crate) service: &'a str,
     pub(crate) owner: &'a str,

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use httpdate::HttpDate;
+use schemars::JsonSchema;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::UCred;
@@ -417,6 +418,19 @@ fn slot<'a>(path: &'a str, host: &str) -> Cow<'a, str> {
 
 fn problem(status: u16, title: &str) -> Reply {
     Reply::json(status, &json!({"status": status, "title": title}))
+}
+
+/// An answer that says what is wrong with a question.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its form alone is needed; it is written in place")]
+pub(super) struct Problem {
+    /// The status of the answer.
+    status: u16,
+    /// What is wrong.
+    title: String,
+    /// More of it.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 async fn refuse(stream: &mut Stream, status: u16, title: &str) {

@@ -15,6 +15,7 @@ mod health;
 mod hold;
 pub mod http;
 pub(crate) mod metrics;
+mod openapi;
 mod page;
 mod question;
 pub mod status;
@@ -22,4 +23,5 @@ pub mod watch;
 mod words;
 
 pub use health::HealthSite;
+pub use openapi::openapi;
 pub use words::Words;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
 use super::http::{Reply, Site};
+use super::openapi::{perhaps_time, time};
 use super::watch::{Watcher, Watchers};
 use super::{metrics, page};
 use crate::board::{Board, Table};
@@ -22,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
 use crate::health::{Finding, Moment, Part, Reason, Server, Since, State, Weight};
-use crate::overrides::{Entry, Ruling};
+use crate::overrides::{Entry, Ruling, Shown};
 
 /// Answers operators.
 #[derive(Debug)]
@@ -107,13 +109,14 @@ impl Site for StatusSite {
 }
 
 /// Everything, as `/v1/status` says it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     pub(super) version: &'static str,
     pub(super) commit: Option<&'static str>,
     pub(super) config_hash: String,
     /// Where orders and verdicts are kept; none for in memory only.
     pub(super) state_dir: Option<String>,
+    #[schemars(schema_with = "time")]
     pub(super) started: String,
     pub(super) ready: bool,
     pub(super) node: NodeStatus,
@@ -121,6 +124,7 @@ pub(super) struct Status {
     pub(super) gates: Vec<GateStatus>,
     pub(super) askers: Vec<AskerStatus>,
     /// Everything that operators have ordered.
+    #[schemars(with = "Vec<Shown<'_>>")]
     pub(super) overrides: Vec<Entry>,
     /// What they had ordered cannot be read any more.
     pub(super) overrides_lost: bool,
@@ -130,20 +134,23 @@ pub(super) struct Status {
     pub(super) reload: Option<Reloaded>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Reloaded {
+    #[schemars(schema_with = "time")]
     pub(super) at: String,
     #[serde(flatten)]
     pub(super) outcome: Outcome,
 }
 
 /// One who asks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct AskerStatus {
     pub(super) listener: &'static str,
     pub(super) peer: String,
     pub(super) service: String,
+    #[schemars(schema_with = "time")]
     pub(super) first: String,
+    #[schemars(schema_with = "time")]
     pub(super) last: String,
     pub(super) every_ms: Option<u128>,
     pub(super) count: u64,
@@ -170,7 +177,7 @@ impl AskerStatus {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct GateStatus {
     pub(super) name: String,
     pub(super) address: String,
@@ -202,11 +209,12 @@ impl GateStatus {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct NodeStatus {
     pub(super) url: String,
     pub(super) dir: Option<String>,
     pub(super) nickname: String,
+    #[schemars(schema_with = "perhaps_time")]
     pub(super) observed: Option<String>,
     pub(super) age_ms: Option<u128>,
     pub(super) answer_ms: Option<f64>,
@@ -214,12 +222,13 @@ pub(super) struct NodeStatus {
     pub(super) introducers: Option<crate::health::Introducers>,
     pub(super) servers_known: Option<usize>,
     /// When the introducers and servers were so.
+    #[schemars(schema_with = "perhaps_time")]
     pub(super) seen: Option<String>,
     /// Every storage server that the node knows; none before the first good look.
     pub(super) servers: Vec<ServerStatus>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ServerStatus {
     pub(super) id: String,
     /// The name that it gives itself.
@@ -228,6 +237,7 @@ pub(super) struct ServerStatus {
     /// `usable`, or what it lacks, in a few words.
     pub(super) state: &'static str,
     /// When it became usable, or not; none where it was so when it was first seen.
+    #[schemars(schema_with = "perhaps_time")]
     pub(super) since: Option<String>,
     /// How long it has said nothing, when it was seen; none when it has never been heard.
     pub(super) silent_ms: Option<u128>,
@@ -253,26 +263,29 @@ impl ServerStatus {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Failure {
     pub(super) code: &'static str,
     pub(super) text: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ServiceStatus {
     pub(super) state: State,
     pub(super) degraded: bool,
     pub(super) forced: bool,
     pub(super) weight: Weight,
+    #[schemars(schema_with = "time")]
     pub(super) since: String,
     pub(super) seq: u64,
+    #[schemars(schema_with = "perhaps_time")]
     pub(super) fresh_until: Option<String>,
     pub(super) reasons: Vec<Reason>,
     pub(super) findings: Vec<Finding>,
     /// What the weight is made of.
     pub(super) weight_parts: Vec<Part>,
     #[serde(rename = "override")]
+    #[schemars(with = "Option<Shown<'_>>")]
     pub(super) overridden: Option<Entry>,
 }
 

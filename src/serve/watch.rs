@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::accept::{Seat, Stream};
+use super::openapi::time;
 use crate::board::{Board, ServiceBoard, Table};
 use crate::health::{Reason, State, Weight};
 
@@ -171,29 +173,29 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[derive(Serialize)]
-struct Everything<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Everything<'a> {
     node: Node<'a>,
     #[serde(flatten)]
     fresh: Fresh,
     services: std::collections::BTreeMap<&'a str, Line>,
 }
 
-#[derive(Serialize)]
-struct Node<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Node<'a> {
     nickname: &'a str,
     url: &'a str,
 }
 
 /// Milliseconds.
-#[derive(Serialize)]
-struct Fresh {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Fresh {
     fresh_ms: u64,
     heartbeat_ms: u64,
 }
 
-#[derive(Serialize)]
-struct Change<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Change<'a> {
     service: &'a str,
     #[serde(flatten)]
     fresh: Fresh,
@@ -202,12 +204,13 @@ struct Change<'a> {
 }
 
 /// What is said of one service.
-#[derive(Serialize)]
-struct Line {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Line {
     state: State,
     degraded: bool,
     forced: bool,
     weight: Weight,
+    #[schemars(schema_with = "time")]
     since: String,
     seq: u64,
     reasons: Vec<Reason>,

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::http::Reply;
-use crate::health::{Finding, State, Verdict};
+use crate::health::{Finding, State, Verdict, Weight};
 
 /// A verdict in the words of every protocol.
 #[derive(Clone, Debug)]
@@ -122,8 +123,7 @@ fn why(verdict: &Verdict) -> String {
 }
 
 fn agent(verdict: &Verdict, why: &str, maxconn: Option<NonZeroU32>, owning: bool) -> AgentLine {
-    let weight =
-        if verdict.state == State::Up { verdict.weight } else { crate::health::Weight::FULL };
+    let weight = if verdict.state == State::Up { verdict.weight } else { Weight::FULL };
     let percent = weight.percent();
     let (words, reason) = match (verdict.state, owning) {
         (State::Up, true) => (format!("up ready {percent}%"), None),
@@ -180,18 +180,33 @@ fn health(service: &str, verdict: &Verdict, why: &str) -> Health {
 }
 
 /// A health response in the form of draft-inadarei-api-health-check.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+#[schemars(rename = "Health")]
+pub(super) struct Body<'a> {
+    /// `pass`, `warn` or `fail`.
     status: &'static str,
     service_id: &'a str,
+    #[schemars(with = "State")]
     state: &'static str,
+    /// Up by an operator's order.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     forced: bool,
+    #[schemars(with = "Weight")]
     weight: u8,
+    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a str>,
     checks: Map<String, Value>,
+}
+
+/// An answer of one word, `pass` or `fail`.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "its form alone is needed; it is written in place")]
+pub(super) struct Plain {
+    status: String,
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
 }
 
 fn checks(findings: &[Finding]) -> Map<String, Value> {
@@ -214,7 +229,7 @@ pub(super) fn printable(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{Code, Else, Moment, Reason, Weight};
+    use crate::health::{Code, Else, Moment, Reason};
 
     fn verdict(state: State, degraded: bool, weight: u64, codes: &[(Code, Else)]) -> Verdict {
         let reason = |(code, otherwise): &(Code, Else)| Reason {

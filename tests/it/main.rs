@@ -12,6 +12,7 @@
 mod lab;
 
 mod agent;
+mod api;
 mod canary;
 mod cli;
 mod clients;

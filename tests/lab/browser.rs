@@ -13,7 +13,7 @@ use super::process::{Process, Program};
 use super::wait::{LONG, wait_for};
 
 /// A browser on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Without what asks other machines for something; by a pipe, so that it ends with the driver.
 const OPTIONS: [&str; 9] = [
@@ -86,7 +86,7 @@ impl Browser {
     }
 
     /// A command of the DevTools protocol.
-    fn devtools(&self, command: &str, parameters: Value) -> Value {
+    fn devtools(&self, command: &str, parameters: &Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
         self.command("goog/cdp/execute", &body)
     }
@@ -101,10 +101,10 @@ impl Browser {
         let Screen { width, dark } = screen;
         let metrics =
             json!({"width": width, "height": 780, "deviceScaleFactor": 1, "mobile": width < 600});
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics);
+        self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
-        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
+        self.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
     }
 
     /// What this function's body returns there; a page's policy does not bind the driver.
@@ -142,7 +142,7 @@ impl Browser {
         std::fs::create_dir_all(&folder).expect("a folder for pictures");
         let taken = self.devtools(
             "Page.captureScreenshot",
-            json!({"format": "png", "captureBeyondViewport": true}),
+            &json!({"format": "png", "captureBeyondViewport": true}),
         );
         let data = taken["data"].as_str().expect("a picture");
         let data = BASE64.decode(data.as_bytes()).expect("base 64");
