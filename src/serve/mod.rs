@@ -8,6 +8,8 @@ pub mod admin;
 pub mod agent;
 pub mod askers;
 pub mod bind;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod gate;
 pub mod grpc;
 mod health;
