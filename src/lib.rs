@@ -25,6 +25,8 @@ pub mod config;
 pub mod counts;
 pub mod daemon;
 pub mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod health;
 pub mod host;
 pub mod judge;

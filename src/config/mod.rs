@@ -4,6 +4,8 @@
 //! What leaves this module makes sense; nothing after it asks again.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod positions;
 mod problem;
 mod resolve;

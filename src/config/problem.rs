@@ -58,24 +58,48 @@ impl<'a> Problems<'a> {
     }
 }
 
+/// The lines as YAML counts them: one may end in CR alone.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
+/// The place of what has so many bytes before it.
+fn position(text: &str, before: usize) -> Position {
+    let before = text.get(..before).unwrap_or(text);
+    let last = lines(before).last().unwrap_or_default();
+    Position { line: lines(before).count(), column: last.chars().count() + 1 }
+}
+
 /// The text with the secret part of each capability left out: one may stand in the place of its file.
 fn without_caps(text: &str) -> String {
-    let mut parts = text.split("URI:");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let is_secret = |c: char| c.is_ascii_alphanumeric() || ":-%_".contains(c);
-        let rest = part.trim_start_matches(is_secret);
-        shown.push_str(if rest.len() < part.len() { "URI:…" } else { "URI:" });
-        shown.push_str(rest);
+    let is_secret = |c: char| c.is_ascii_alphanumeric() || ":-%_".contains(c);
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("URI") {
+        let (before, after) = rest.split_at(at + "URI".len());
+        shown.push_str(before);
+        rest = after;
+        // As it stands in a URL, too.
+        let secret = [":", "%3A", "%3a"].iter().find_map(|colon| after.strip_prefix(colon));
+        if let Some(secret) = secret.filter(|secret| secret.starts_with(is_secret)) {
+            shown.push_str(":…");
+            rest = secret.trim_start_matches(is_secret);
+        }
     }
-    shown
+    shown + rest
 }
 
 impl ConfigError {
     fn new(source: &str, text: &str, mut problems: Vec<Problem>) -> Self {
-        let lines = text.lines().map(without_caps).collect();
-        for Problem { key, message, .. } in &mut problems {
+        let lines: Vec<String> = lines(text).map(without_caps).collect();
+        for Problem { at, key, message } in &mut problems {
             (*key, *message) = (without_caps(key), without_caps(message));
+            // To the readers of YAML, a text that does not end in a line's end has one line more.
+            if let (Some(at), Some(last)) = (at, lines.last())
+                && at.line > lines.len()
+                && !text.is_empty()
+            {
+                *at = Position { line: lines.len(), column: last.chars().count() + 1 };
+            }
         }
         Self { source: source.to_owned(), lines, problems }
     }
@@ -134,7 +158,8 @@ impl ConfigError {
             Some((path, rest)) if is_path(path) => (path, rest),
             _ => ("", said),
         };
-        let reported = place.map(|at| Position { line: at.line(), column: at.column() });
+        // Its own lines end at more than ours do, so the bytes are counted.
+        let reported = place.map(|at| position(text, at.index()));
         let unknown = said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
         let (at, key, message) = match unknown {
             Some((field, rest)) => {
@@ -161,12 +186,20 @@ fn sections(said: &str) -> String {
 
 /// `agent: [::1]:5290` is a list to YAML, and then nonsense.
 fn quoting_hint(text: &str, line: usize) -> &'static str {
-    let near = |n: usize| text.lines().nth(n.wrapping_sub(1)).unwrap_or_default();
+    let near = |n: usize| lines(text).nth(n.wrapping_sub(1)).unwrap_or_default();
     let bracketed = |line: &str| line.contains('[') && line.contains("]:");
     if bracketed(near(line)) || bracketed(near(line.wrapping_sub(1))) {
         "; an IPv6 address must be quoted: \"[::1]:5290\""
     } else {
         ""
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl ConfigError {
+    /// The line and the column of each problem, where it has a place.
+    pub(super) fn places(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
+        self.problems.iter().map(|problem| problem.at.map(|at| (at.line, at.column)))
     }
 }
 
@@ -216,3 +249,35 @@ fn caret(f: &mut fmt::Formatter<'_>, line: &str, at: Position) -> fmt::Result {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Sources};
+    use super::*;
+
+    #[test]
+    fn capabilities_are_left_out_however_they_are_written() {
+        for (text, shown) in [
+            ("a URI:CHK:abc:2 b", "a URI:… b"),
+            ("http://h/uri/URI%3ADIR2%3Aabc/f?URI%3aLIT%3aa", "http://h/uri/URI:…/f?URI:…"),
+            ("URI:CHK:URI:abc", "URI:…"),
+            ("URI: of URI, URI", "URI: of URI, URI"),
+        ] {
+            assert_eq!(without_caps(text), shown);
+        }
+    }
+
+    #[test]
+    fn mistakes_have_their_places_in_the_text() {
+        for (text, place) in [
+            ("a: |\n  b\n$", "f:3:2: "),
+            ("a: [b\n", "f:2:1: "),
+            ("a: [b", "f:1:6: "),
+            // Where an older YAML has a line end.
+            ("# ä\u{85}ö\r\nnode: here\n", "f:1:5: "),
+        ] {
+            let error = Config::parse("f", text, &Sources::default()).unwrap_err().to_string();
+            assert!(error.starts_with(place), "{error}");
+        }
+    }
+}

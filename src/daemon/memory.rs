@@ -35,13 +35,18 @@ pub(super) fn read(dir: &Path, boot_id: &str, config_hash: &str, now: Moment) ->
     let bytes = if short { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
     // One start goes on from it, and no second one.
     let _ = std::fs::remove_file(&path);
-    match serde_json::from_slice::<Kept>(&bytes) {
+    parse(&bytes, boot_id, config_hash, now)
+}
+
+/// The same for what stands in the file.
+pub(super) fn parse(bytes: &[u8], boot_id: &str, config_hash: &str, now: Moment) -> Memory {
+    match serde_json::from_slice::<Kept>(bytes) {
         Ok(kept)
             if kept.boot_id == boot_id
                 && kept.config_hash == config_hash
                 && now <= kept.fresh_until =>
         {
-            kept.services
+            kept.services.into_iter().filter(|(_, kept)| kept.is_known_at(now)).collect()
         }
         _ => Memory::new(),
     }
@@ -68,5 +73,36 @@ pub(super) fn write(
     });
     if let Err(e) = written {
         warn!("Cannot keep the last verdicts in {}: {e}.", dir.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Config, Sources};
+    use crate::health::{Facts, Observation, ServiceJudge};
+
+    #[test]
+    fn what_was_known_counts_here_and_now_or_not_at_all() {
+        let at = |secs| Moment::after_epoch(Duration::from_secs(secs));
+        let rules = Config::load(&Sources::default()).unwrap().services[0].rules.clone();
+        let mut judge = ServiceJudge::new(rules, at(1));
+        let took = Duration::from_millis(5);
+        judge.look(&Observation { finished: at(10), took, outcome: Ok(Facts::default()) });
+        let kept = Kept {
+            boot_id: "boot".to_owned(),
+            config_hash: "hash".to_owned(),
+            fresh_until: at(15),
+            services: [("read".to_owned(), judge.kept())].into(),
+        };
+        let bytes = serde_json::to_vec(&kept).unwrap();
+        let known = |boot_id, hash, now| parse(&bytes, boot_id, hash, at(now)).len();
+        assert_eq!((known("boot", "hash", 10), known("boot", "hash", 15)), (1, 1));
+        assert_eq!(known("boot", "hash", 16), 0, "too late");
+        assert_eq!(known("boot", "hash", 9), 0, "a look in the future");
+        assert_eq!((known("other", "hash", 10), known("boot", "other", 10)), (0, 0));
+        assert_eq!(parse(b"{", "boot", "hash", at(10)).len(), 0);
     }
 }

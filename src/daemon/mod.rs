@@ -3,6 +3,8 @@
 //! Nothing is said before every port is bound, and every long task that ends before its end was asked for is a bug that
 //! ends the process: half a sidecar must not go on answering.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gates;
 mod inherited;
 mod listeners;

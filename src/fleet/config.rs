@@ -15,7 +15,7 @@ use crate::config::{
 use crate::tahoe::{Endpoint, Target};
 
 /// The most nodes of one fleet.
-const NODES: usize = 1000;
+pub(super) const NODES: usize = 1000;
 /// Where people ask about the fleet, unless set.
 const STATUS: u16 = 5295;
 /// The service, unless set.

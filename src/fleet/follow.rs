@@ -120,17 +120,17 @@ async fn listen(
 
 /// Takes a stream apart into events.
 #[derive(Debug, Default)]
-struct Events {
-    buffer: Vec<u8>,
+pub(super) struct Events {
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Events {
-    fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next whole event that means something to us.
-    fn next(&mut self) -> Option<(News, Duration)> {
+    pub(super) fn next(&mut self) -> Option<(News, Duration)> {
         while let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
             let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
             if let Some(read) = std::str::from_utf8(&event).ok().and_then(read) {

@@ -7,6 +7,8 @@
 mod config;
 mod file;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keeper;
 mod metrics;
 mod page;

@@ -61,6 +61,15 @@ pub struct Kept {
     seen: Seen,
 }
 
+impl Kept {
+    /// Whether it follows from a look that had finished at `now`: from one in the future, or from none, it would never be
+    /// stale.
+    #[must_use]
+    pub fn is_known_at(&self, now: Moment) -> bool {
+        self.seen.finished.is_some_and(|finished| finished <= now)
+    }
+}
+
 /// Why the level is what it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Cause {
@@ -207,7 +216,7 @@ impl ServiceJudge {
             if self.seen.last.as_ref().is_none_or(|last| last.standing != standing) {
                 self.seen.since = now;
             }
-            self.seen.seq += 1;
+            self.seen.seq = self.seen.seq.wrapping_add(1);
             self.seen.last = Some(stance);
         }
         Verdict {

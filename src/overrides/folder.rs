@@ -29,19 +29,19 @@ const BYTES: u64 = 1024;
 /// One file as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sheet {
-    name: String,
-    written: SystemTime,
-    owner: u32,
+    pub(super) name: String,
+    pub(super) written: SystemTime,
+    pub(super) owner: u32,
     /// What it says, or why it cannot be read.
-    text: Result<String, String>,
+    pub(super) text: Result<String, String>,
 }
 
 /// All files, as they were found.
 #[derive(Debug)]
 pub(super) struct Look {
-    sheets: Vec<Sheet>,
+    pub(super) sheets: Vec<Sheet>,
     /// There are more, which were not looked at.
-    more: bool,
+    pub(super) more: bool,
 }
 
 /// Reads the folder, files that are known before others, and makes it where it is missing. This blocks.

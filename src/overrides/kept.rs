@@ -84,6 +84,13 @@ pub(super) fn write(book: &Book, generation: u64) -> serde_json::Result<Vec<u8>>
     Ok(bytes)
 }
 
+/// Bytes whose checksum is right, whatever they keep; `None` where that is not JSON.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn seal(kept: &str) -> Option<Vec<u8>> {
+    let kept = RawValue::from_string(kept.to_owned()).ok()?;
+    serde_json::to_vec(&Sealed { crc32: checksum(&kept), kept }).ok()
+}
+
 /// The book that was kept, and its generation; or why the bytes cannot be trusted.
 pub(super) fn read(bytes: &[u8], now: &Now) -> Result<(Book, u64), String> {
     let sealed: Sealed = serde_json::from_slice(bytes).map_err(|e| format!("it is torn: {e}"))?;
@@ -144,12 +151,8 @@ mod tests {
 
     #[test]
     fn another_format_is_not_guessed_at() {
-        let kept = RawValue::from_string(
-            r#"{"version":2,"generation":1,"lost":false,"overrides":[]}"#.into(),
-        );
-        let kept = kept.unwrap();
-        let sealed = Sealed { crc32: checksum(&kept), kept };
-        let error = read(&serde_json::to_vec(&sealed).unwrap(), &now()).unwrap_err();
+        let sealed = seal(r#"{"version":2,"generation":1,"lost":false,"overrides":[]}"#).unwrap();
+        let error = read(&sealed, &now()).unwrap_err();
         assert_eq!(error, "a newer hcf wrote it, in version 2 of the format");
     }
 

@@ -20,6 +20,8 @@ use crate::health::{Orders, Override, Stop, Word};
 
 mod book;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keeper;
 mod kept;
 mod request;

@@ -125,9 +125,9 @@ impl Expiry {
     }
 }
 
+/// To the millisecond, since it is kept so.
 fn later(time: SystemTime, by: Duration) -> SystemTime {
-    let end = UNIX_EPOCH + END;
-    time.checked_add(by).map_or(end, |sum| sum.min(end))
+    whole_millis(time.checked_add(by).unwrap_or(UNIX_EPOCH + END))
 }
 
 /// Times are kept and shown to the millisecond, so that what was kept equals what was set.
@@ -325,6 +325,7 @@ mod tests {
             for expiry in [
                 Expiry::Never,
                 Expiry::after(Duration::from_millis(length), &now),
+                Expiry::after(Duration::from_nanos(length), &now),
                 Expiry::At(wall),
             ] {
                 let text = serde_json::to_string(&expiry).unwrap();

@@ -301,13 +301,13 @@ fn asked(buffer: &[u8]) -> Option<Asked> {
 }
 
 /// The bytes before the first CR or LF.
-fn first_line(buffer: &[u8]) -> &[u8] {
+pub(super) fn first_line(buffer: &[u8]) -> &[u8] {
     let end = buffer.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(buffer.len());
     buffer.get(..end).unwrap_or_default()
 }
 
 /// Whether a line is an HTTP request's: `METHOD TARGET HTTP/1.x`.
-fn is_http(line: &[u8]) -> bool {
+pub(super) fn is_http(line: &[u8]) -> bool {
     let mut words = line.split(|b| *b == b' ');
     let method = words.next().unwrap_or_default();
     let (target, version) = (words.next(), words.next());

@@ -337,11 +337,10 @@ impl<'a> Request<'a> {
                 .flat_map(|value| value.split(|b| *b == b','))
                 .any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
         };
-        // A body is not read, so what follows it cannot be told apart from it.
-        let body = values("transfer-encoding").next().is_some()
-            || values("content-length").any(|length| length.trim_ascii() != b"0");
         let mut lengths = values("content-length").map(|length| {
-            std::str::from_utf8(length).ok().and_then(|length| length.trim().parse().ok())
+            let length = std::str::from_utf8(length).ok()?.trim_ascii();
+            // No sign, which a number may have and a length may not.
+            length.bytes().all(|b| b.is_ascii_digit()).then(|| length.parse().ok())?
         });
         let length = match (lengths.next(), lengths.next()) {
             _ if values("transfer-encoding").next().is_some() => None,
@@ -349,7 +348,9 @@ impl<'a> Request<'a> {
             (Some(length), None) => length,
             (Some(_), Some(_)) => None,
         };
-        let keep = !body && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
+        // A body is not read, so what follows it cannot be told apart from it.
+        let keep =
+            length == Some(0) && if http_1_1 { !says(b"close") } else { says(b"keep-alive") };
         let host = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case("host"));
         let host = host.and_then(|h| std::str::from_utf8(h.value).ok()).unwrap_or_default();
         Some(Self { method: request.method?, path, query, host, length, keep })
@@ -387,7 +388,7 @@ async fn changed(
 }
 
 /// Writes the answer to `out`, and says whether the connection goes on.
-fn answer(request: &Request<'_>, site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
+pub(super) fn answer(request: &Request<'_>, site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
     let path = slot(request.path, request.host);
     match request.method {
         "GET" => site.get(&path, request.query, peer).write(out, true, !request.keep),
@@ -513,11 +514,29 @@ mod tests {
             ("GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n", false),
             ("GET / HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n\r\n", false),
             ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nContent-Length: +0\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", false),
             ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ] {
             let (went_on, answer) = ask(header);
             assert_eq!(went_on, kept, "{header}");
             assert_eq!(answer.contains("Connection: close"), !kept, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_digits_and_stands_once() {
+        for (said, length) in [
+            ("Content-Length: 3", Some(3)),
+            ("A: b", Some(0)),
+            ("Content-Length: +3", None),
+            ("Content-Length: 3 3", None),
+            ("Content-Length:", None),
+            ("Content-Length: 3\r\nContent-Length: 3", None),
+            ("Transfer-Encoding: chunked", None),
+        ] {
+            let header = format!("PUT / HTTP/1.1\r\n{said}\r\n\r\n");
+            assert_eq!(Request::parse(header.as_bytes()).unwrap().length, length, "{said}");
         }
     }
 

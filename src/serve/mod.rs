@@ -9,6 +9,8 @@ pub mod agent;
 pub mod askers;
 pub mod bind;
 pub(crate) mod families;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod gate;
 pub mod grpc;
 mod health;

@@ -70,6 +70,11 @@ impl Caps {
             }
             Unread::Large => format!("{at} is larger than 64 KiB; no file of capabilities is"),
         })?;
+        Self::parse(&at.to_string(), &text)
+    }
+
+    /// The same for a text that stands `at` a path.
+    pub(super) fn parse(at: &str, text: &str) -> Result<Self, String> {
         let words = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         let mut caps = Vec::new();
         for (n, word) in words.enumerate().filter(|(_, word)| !word.is_empty()) {

@@ -1,5 +1,6 @@
 //! A node's directory: what `tahoe.cfg` says of the web port, the shares and the name.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -98,7 +99,7 @@ impl NodeDir {
         Self::parse(path, text).map_err(|message| CfgError::Senseless(file, message))
     }
 
-    fn parse(path: &Path, text: String) -> Result<Self, String> {
+    pub(super) fn parse(path: &Path, text: String) -> Result<Self, String> {
         let mut rules = IniDefault::default();
         // As Python's configparser reads it, which Tahoe-LAFS uses.
         rules.enable_inline_comments = false;
@@ -143,7 +144,10 @@ fn word(ini: &Ini, section: &str, key: &str) -> Option<String> {
 
 fn grid_managers(ini: &Ini) -> Result<Vec<ManagerKey>, String> {
     let section = ini.get_map_ref().get("grid_managers").into_iter().flatten();
+    // In one order each time, so that the same file says the same.
+    let section: BTreeMap<_, _> = section.collect();
     section
+        .into_iter()
         .map(|(name, key)| {
             let key = key.as_deref().unwrap_or_default().trim();
             ManagerKey::parse(key)
@@ -219,6 +223,17 @@ mod tests {
         let key = "a".repeat(52);
         let dir = parse(&format!("[grid_managers]\nours = pub-v0-{key}\n")).unwrap();
         assert_eq!(dir.grid_managers.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_same_file_says_the_same_each_time() {
+        let managers: Vec<_> =
+            ('a'..='h').map(|c| format!("{c} = pub-v0-{}\n", String::from(c).repeat(52))).collect();
+        let text = format!("[grid_managers]\n{}", managers.concat());
+        let first = parse(&text).unwrap();
+        for _ in 0..20 {
+            assert_eq!(parse(&text).unwrap(), first);
+        }
     }
 
     #[test]

@@ -65,7 +65,9 @@ impl Certificates {
         if marks != self.marks {
             let mut until = BTreeMap::new();
             for (file, _) in &marks {
-                self.read(file, &mut until)?;
+                let mut text = String::new();
+                fs::File::open(file).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+                read(&text, &self.keys, &mut until)?;
             }
             (self.marks, self.until) = (marks, until);
         }
@@ -90,36 +92,39 @@ impl Certificates {
         marks.sort();
         Some(marks)
     }
+}
 
-    fn read(&self, file: &Path, until: &mut BTreeMap<Box<str>, SystemTime>) -> Option<()> {
-        let mut text = String::new();
-        fs::File::open(file).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
-        let announced: Announced = serde_yaml::from_str(&text).ok()?;
-        // What one server announces must not hide the others, so each is read by itself.
-        let entry = |value: Value| serde_yaml::from_value::<Entry>(value).ok();
-        let announcements: Vec<(String, Announcement)> = match announced {
-            Announced::Cache(None) => Vec::new(),
-            Announced::Cache(Some(list)) => {
-                let entries = list.into_iter().filter_map(entry);
-                entries.filter_map(|entry| Some((entry.key_s?, entry.ann))).collect()
-            }
-            Announced::Static(file) => {
-                let entries = file.storage.into_iter();
-                entries.filter_map(|(id, value)| Some((id, entry(value)?.ann))).collect()
-            }
-        };
-        for (id, announcement) in announcements {
-            let id = id.strip_prefix("pub-").unwrap_or(&id);
-            for value in announcement.certificates {
-                let certificate = serde_yaml::from_value::<Certificate>(value).ok();
-                if let Some(end) = certificate.and_then(|one| one.end(&self.keys, id)) {
-                    let last = until.entry(id.into()).or_insert(end);
-                    *last = end.max(*last);
-                }
+/// Takes a file's text into account: until when each server is certified by one of these keys.
+pub(super) fn read(
+    text: &str,
+    keys: &[ManagerKey],
+    until: &mut BTreeMap<Box<str>, SystemTime>,
+) -> Option<()> {
+    let announced: Announced = serde_yaml::from_str(text).ok()?;
+    // What one server announces must not hide the others, so each is read by itself.
+    let entry = |value: Value| serde_yaml::from_value::<Entry>(value).ok();
+    let announcements: Vec<(String, Announcement)> = match announced {
+        Announced::Cache(None) => Vec::new(),
+        Announced::Cache(Some(list)) => {
+            let entries = list.into_iter().filter_map(entry);
+            entries.filter_map(|entry| Some((entry.key_s?, entry.ann))).collect()
+        }
+        Announced::Static(file) => {
+            let entries = file.storage.into_iter();
+            entries.filter_map(|(id, value)| Some((id, entry(value)?.ann))).collect()
+        }
+    };
+    for (id, announcement) in announcements {
+        let id = id.strip_prefix("pub-").unwrap_or(&id);
+        for value in announcement.certificates {
+            let certificate = serde_yaml::from_value::<Certificate>(value).ok();
+            if let Some(end) = certificate.and_then(|one| one.end(keys, id)) {
+                let last = until.entry(id.into()).or_insert(end);
+                *last = end.max(*last);
             }
         }
-        Some(())
     }
+    Some(())
 }
 
 /// An introducer's announcements as the node keeps them, or servers that its owner wrote down.

@@ -151,13 +151,13 @@ impl Identity {
 
 /// What a welcome page says of the node: `<td title="TubID: TUB">KEY</td>`. Other nodes' ids stand
 /// elsewhere on the page, and never under such a title.
-struct Shown<'a> {
-    tub: &'a [u8],
-    key: &'a [u8],
+pub(super) struct Shown<'a> {
+    pub(super) tub: &'a [u8],
+    pub(super) key: &'a [u8],
 }
 
 impl<'a> Shown<'a> {
-    fn on(page: &'a [u8]) -> Option<Self> {
+    pub(super) fn on(page: &'a [u8]) -> Option<Self> {
         const TITLE: &[u8] = b"title=\"TubID: ";
         let at = page.windows(TITLE.len()).position(|window| window == TITLE)?;
         let rest = page.get(at + TITLE.len()..)?;
@@ -168,7 +168,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Whether these are the ids; a node of an old version has no key.
-    fn is(&self, tub: &str, key: Option<&str>) -> bool {
+    pub(super) fn is(&self, tub: &str, key: Option<&str>) -> bool {
         let key = key.map(|key| key.strip_prefix("pub-").unwrap_or(key));
         self.tub == tub.as_bytes() && key.is_none_or(|key| self.key == key.as_bytes())
     }
@@ -176,7 +176,7 @@ impl<'a> Shown<'a> {
 
 /// What a node writes of its process into `running.process`: `PID START`.
 #[derive(Debug)]
-struct Started {
+pub(super) struct Started {
     pid: u32,
     /// Seconds since the Unix epoch.
     at: f64,
@@ -191,7 +191,7 @@ struct Stat {
 }
 
 impl Started {
-    fn parse(running: &str) -> Option<Self> {
+    pub(super) fn parse(running: &str) -> Option<Self> {
         let (pid, at) = running.trim().split_once(' ')?;
         Some(Self { pid: pid.parse().ok()?, at: at.trim().parse().ok()? })
     }

@@ -10,6 +10,8 @@ mod client;
 mod endpoint;
 mod extras;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gridmanager;
 mod identity;
 mod page;

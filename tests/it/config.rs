@@ -47,6 +47,12 @@ const MISTAKES: &[(&str, &str)] = &[
         "node:\n  every: 1s\n  every: 2s\n",
         "hcf.yaml:3:3: node.every: the key stands here a second time\n  3 |   every: 2s\n    |   ^\n",
     ),
+    // A line may end in CR alone.
+    (
+        "log:\r  level: info\rnode:\r  every: soon\r",
+        "hcf.yaml:4:10: node.every: invalid value: string \"soon\", expected a duration such as `500ms` or `10s`\n  \
+             4 |   every: soon\n    |          ^\n",
+    ),
     ("listen:\n  agent: [::1]:5290\n", "an IPv6 address must be quoted: \"[::1]:5290\""),
     (
         "listen:\n  agent: [127.0.0.1:1, nowhere]\n",

@@ -5,11 +5,15 @@
 
 mod forwarded;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod path;
 mod plain;
 mod port;
 mod proxy;
+#[cfg(any(test, feature = "fuzzing"))]
+mod reference;
 mod rest;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -50,10 +50,11 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
 }
 
 /// The length of the header at the start of `bytes` and whom it names; `None` while it is not all there.
-fn header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
+pub(super) fn header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let of = |prefix: &[u8]| bytes.iter().zip(prefix).all(|(byte, wanted)| byte == wanted);
     if of(v1::PROTOCOL_PREFIX.as_bytes()) {
-        let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
+        let within = bytes.get(..LIMIT_V1).unwrap_or(bytes);
+        let Some(end) = within.windows(2).position(|two| two == b"\r\n") else {
             let more = bytes.len() < LIMIT_V1;
             return if more { Ok(None) } else { Err(wrong("an endless header")) };
         };
@@ -147,6 +148,7 @@ mod tests {
             b"PROXY TCP4 10.0.0.999 127.0.0.1 1 2\r\n",
             &[b'P'; 10],
             &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
+            &[b"PROXY UNKNOWN ".as_slice(), &[b'1'; 200], b"\r\n"].concat(),
             &v2_of(7, &[], 0),
             &v2_of(1, &[1, 2], 0x11),
             &v2_of(1, &vec![0; 60_000], 0),

@@ -4,6 +4,8 @@
 //! HTTP/2 is hyper's, and each connection's streams are bounded in number, in size, and in how long a question may take
 //! to arrive. Answers that go on are ended when their connection must leave, so an open one never delays a stop.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod orca;
 mod proto;

@@ -23,14 +23,18 @@ pub(super) fn reports(
     authority: String,
     asked: &OrcaLoadReportRequest,
 ) -> impl Stream<Item = OrcaLoadReport> + Send + use<> {
-    let every = asked.report_interval.and_then(|every| Duration::try_from(every).ok());
-    let every = every.filter(|every| !every.is_zero()).unwrap_or(USUAL).clamp(LEAST, MOST);
-    let reports = Reports { caller, authority, every, last: None };
+    let reports = Reports { caller, authority, every: interval(asked), last: None };
     stream::unfold(reports, |mut reports| async move {
         let weight = reports.next().await?;
         let report = OrcaLoadReport { rps_fractional: weight.into(), application_utilization: 1.0 };
         Some((report, reports))
     })
+}
+
+/// The time from one report to the next.
+pub(super) fn interval(asked: &OrcaLoadReportRequest) -> Duration {
+    let every = asked.report_interval.and_then(|every| Duration::try_from(every).ok());
+    every.filter(|every| !every.is_zero()).unwrap_or(USUAL).clamp(LEAST, MOST)
 }
 
 struct Reports {
