@@ -63,6 +63,14 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
+/// The nearest place within the text: readers of YAML may count further, as where it does not end in a line's end.
+fn within(text: &str, at: Position) -> Position {
+    let Some((n, line)) = lines(text).enumerate().take(at.line).last() else { return at };
+    let end = line.chars().count() + 1;
+    let column = if n + 1 < at.line { end } else { at.column.min(end) };
+    Position { line: n + 1, column }
+}
+
 /// The place of what has so many bytes before it.
 fn position(text: &str, before: usize) -> Position {
     let before = text.get(..before).unwrap_or(text);
@@ -93,13 +101,7 @@ impl ConfigError {
         let lines: Vec<String> = lines(text).map(without_caps).collect();
         for Problem { at, key, message } in &mut problems {
             (*key, *message) = (without_caps(key), without_caps(message));
-            // To the readers of YAML, a text that does not end in a line's end has one line more.
-            if let (Some(at), Some(last)) = (at, lines.last())
-                && at.line > lines.len()
-                && !text.is_empty()
-            {
-                *at = Position { line: lines.len(), column: last.chars().count() + 1 };
-            }
+            *at = at.map(|at| within(text, at));
         }
         Self { source: source.to_owned(), lines, problems }
     }
@@ -112,11 +114,9 @@ impl ConfigError {
     /// A text that is not UTF-8.
     pub(super) fn not_utf8(source: &str, bytes: &[u8], valid: usize) -> Self {
         let text = String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default());
-        let line = text.matches('\n').count() + 1;
-        let column = text.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-        let at = Some(Position { line, column });
+        let at = Some(position(&text, text.len()));
         let message = "not UTF-8 from here on; save the file as UTF-8".to_owned();
-        Self::new(source, "", vec![Problem { at, key: String::new(), message }])
+        Self::new(source, &text, vec![Problem { at, key: String::new(), message }])
     }
 
     pub(super) fn unreadable(source: &str, text: &str, why: Unreadable) -> Self {
@@ -273,6 +273,7 @@ mod tests {
             ("a: |\n  b\n$", "f:3:2: "),
             ("a: [b\n", "f:2:1: "),
             ("a: [b", "f:1:6: "),
+            ("# a\n%\u{85}b \0", "f:2:6: "),
             // Where an older YAML has a line end.
             ("# ä\u{85}ö\r\nnode: here\n", "f:1:5: "),
         ] {

@@ -54,10 +54,14 @@ pub(super) fn header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>
     let of = |prefix: &[u8]| bytes.iter().zip(prefix).all(|(byte, wanted)| byte == wanted);
     if of(v1::PROTOCOL_PREFIX.as_bytes()) {
         let within = bytes.get(..LIMIT_V1).unwrap_or(bytes);
-        let Some(end) = within.windows(2).position(|two| two == b"\r\n") else {
+        let mut pairs = within.windows(2).enumerate();
+        let Some((end, pair)) = pairs.find(|(_, pair)| pair.starts_with(b"\r")) else {
             let more = bytes.len() < LIMIT_V1;
             return if more { Ok(None) } else { Err(wrong("an endless header")) };
         };
+        if pair != b"\r\n" {
+            return Err(wrong("a header whose line ends in CR alone"));
+        }
         let line = bytes.get(..end + 2).unwrap_or_default();
         let header = v1::Header::try_from(line).map_err(|e| wrong(&e.to_string()))?;
         let peer = match header.addresses {
@@ -148,7 +152,8 @@ mod tests {
             b"PROXY TCP4 10.0.0.999 127.0.0.1 1 2\r\n",
             &[b'P'; 10],
             &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
-            &[b"PROXY UNKNOWN ".as_slice(), &[b'1'; 200], b"\r\n"].concat(),
+            b"PROXY UNKNOWN \n\rX\r\n",
+            &[b"PROXY UNKNOWN \n\rX".as_slice(), &[b'1'; 200], b"\r\n"].concat(),
             &v2_of(7, &[], 0),
             &v2_of(1, &[1, 2], 0x11),
             &v2_of(1, &vec![0; 60_000], 0),
