@@ -4,6 +4,8 @@
 //! What leaves this module makes sense; nothing after it asks again.
 
 mod file;
+mod listener;
+mod networks;
 mod positions;
 mod problem;
 mod resolve;
@@ -19,6 +21,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
+pub(crate) use listener::Listener as ListenerKeys;
+pub use networks::{Network, Networks};
 pub use problem::ConfigError;
 pub(crate) use problem::Problems;
 pub(crate) use resolve::{NOT_A_WORD, is_word};
@@ -95,13 +99,22 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// HAProxy's agent checks.
-    pub agent: Vec<Address>,
+    pub agent: Listener,
     /// HTTP health checks.
-    pub health: Vec<Address>,
+    pub health: Listener,
     /// Health checks and weights over gRPC.
-    pub grpc: Vec<Address>,
+    pub grpc: Listener,
     /// Status for operators.
-    pub status: Vec<Address>,
+    pub status: Listener,
+}
+
+/// Where somebody may ask, and who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub at: Vec<Address>,
+    /// From where connections are taken; `None` for everywhere.
+    pub allow: Option<Networks>,
 }
 
 /// A port that forwards to the node while the node is good.
@@ -111,6 +124,8 @@ pub struct Gate {
     pub name: Arc<str>,
     /// Where it listens.
     pub listen: Vec<Address>,
+    /// From where connections are taken; `None` for everywhere.
+    pub allow: Option<Networks>,
     /// The service that decides.
     pub service: Arc<str>,
     /// What happens while it is not up.

@@ -14,11 +14,11 @@ use super::parts::Parts;
 use super::reload::{Outcome, Request};
 use super::room::{self, Room};
 use crate::board::Board;
-use crate::config::{Address, Config};
+use crate::config::{self, Address, Config, Networks};
 use crate::health::Moment;
 use crate::overrides::{Desk, Ruling};
 use crate::serve::HealthSite;
-use crate::serve::accept::{self, Seats};
+use crate::serve::accept::{self, Allow, Seats};
 use crate::serve::admin::AdminSite;
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Access, Listener, bind};
@@ -60,13 +60,25 @@ impl Kind {
     }
 
     fn addresses(self, config: &Config) -> Vec<Address> {
-        match self {
-            Self::Agent => config.listen.agent.clone(),
-            Self::Health => config.listen.health.clone(),
-            Self::Grpc => config.listen.grpc.clone(),
-            Self::Status => config.listen.status.clone(),
-            Self::Admin => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
+        match self.keys(config) {
+            Some(listener) => listener.at.clone(),
+            None => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
         }
+    }
+
+    /// What the configuration says of it; `None` for the admin socket, which has keys of its own.
+    const fn keys(self, config: &Config) -> Option<&config::Listener> {
+        match self {
+            Self::Agent => Some(&config.listen.agent),
+            Self::Health => Some(&config.listen.health),
+            Self::Grpc => Some(&config.listen.grpc),
+            Self::Status => Some(&config.listen.status),
+            Self::Admin => None,
+        }
+    }
+
+    fn allow(self, config: &Config) -> Option<&Networks> {
+        self.keys(config)?.allow.as_ref()
     }
 }
 
@@ -76,6 +88,7 @@ pub(super) struct Socket {
     /// The address in the configuration; `None` for an inherited one, which is the service manager's to place.
     asked: Option<Address>,
     listener: Listener,
+    allow: Arc<Allow>,
     /// The address that it has.
     pub(super) bound: Address,
 }
@@ -92,7 +105,8 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
             }
         }
         for (listener, bound) in claimed {
-            sockets.push(Socket { kind, asked: None, listener, bound });
+            let allow = Arc::new(Allow::of(kind.allow(config)));
+            sockets.push(Socket { kind, asked: None, listener, allow, bound });
         }
     }
     Ok(sockets)
@@ -107,7 +121,8 @@ fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
         let _ = std::fs::create_dir(dir);
     }
     let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
-    Ok(Socket { kind, asked: Some(asked), listener, bound })
+    let allow = Arc::new(Allow::of(kind.allow(config)));
+    Ok(Socket { kind, asked: Some(asked), listener, allow, bound })
 }
 
 /// What listeners answer from.
@@ -144,6 +159,7 @@ pub(super) struct Listeners {
 struct Running {
     kind: Kind,
     asked: Option<Address>,
+    allow: Arc<Allow>,
     end: CancellationToken,
 }
 
@@ -170,10 +186,10 @@ impl Listeners {
         shared: &Shared,
         parts: &mut Parts,
     ) -> Result<()> {
-        for Socket { kind, asked, listener, .. } in sockets {
+        for Socket { kind, asked, listener, allow, .. } in sockets {
             let end = shared.stop.child_token();
-            self.running.push(Running { kind, asked, end: end.clone() });
-            let hall = shared.hall(kind.name(), end.clone());
+            self.running.push(Running { kind, asked, allow: Arc::clone(&allow), end: end.clone() });
+            let hall = shared.hall(kind.name(), end.clone(), allow);
             let what = format!("the listener {}", kind.name());
             let runtime = match kind {
                 Kind::Agent | Kind::Health | Kind::Grpc => shared.answering.start()?,
@@ -245,13 +261,15 @@ impl Listeners {
         kind == Kind::Admin || self.running.iter().any(given)
     }
 
-    /// Ends the listeners that `config` does not want any more.
-    pub(super) fn close_others(&mut self, config: &Config) {
+    /// Ends the listeners that `config` does not want any more, and tells the others what holds there.
+    pub(super) fn go_over(&mut self, config: &Config) {
         self.running.retain(|running| {
             let asked = running.asked.as_ref();
             let wanted = running.kind == Kind::Admin
                 || asked.is_none_or(|asked| running.kind.addresses(config).contains(asked));
-            if !wanted {
+            if wanted {
+                running.allow.set(running.kind.allow(config));
+            } else {
                 running.end.cancel();
             }
             wanted

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::daemon::{Parts, Signals, say};
-use crate::serve::accept::{self, Hall, Seats};
+use crate::serve::accept::{self, Allow, Hall, Seats};
 use crate::serve::bind::{Access, bind};
 use crate::serve::http::{self, Site};
 use crate::systemd::Systemd;
@@ -54,15 +54,18 @@ pub async fn run(fleet: Fleet) -> Result<()> {
     let (keeper, shown) = Keeper::new(Arc::clone(&fleet), clock, systemd);
 
     let page: Arc<dyn Site> = Arc::new(Page(shown));
-    for address in &fleet.status {
-        if !address.is_local() {
-            warn!("listen.status: anybody who reaches {address} sees the whole fleet there.");
+    let allow = Arc::new(Allow::of(fleet.status.allow.as_ref()));
+    for address in &fleet.status.at {
+        if !address.is_local() && fleet.status.takes_everybody() {
+            warn!(
+                "listen.status: anybody who reaches {address} sees the whole fleet there; `allow` names who may."
+            );
         }
         let (listener, bound) = bind(address, "status", Access::mode(0o660))?;
         say(&format!("listening status {bound}"));
-        let (name, end) = (Arc::from("status"), stop.clone());
-        let hall =
-            Hall { name, clock, stop: end.clone(), tasks: tasks.clone(), door: Arc::default() };
+        let (name, end, allow) = (Arc::from("status"), stop.clone(), Arc::clone(&allow));
+        let (tasks, door) = (tasks.clone(), Arc::default());
+        let hall = Hall { name, clock, stop: end.clone(), tasks, door, allow };
         let page = Arc::clone(&page);
         parts.spawn("the listener status", end, async move {
             accept::serve(listener, hall, Seats::new(ROOM), |stream, peer, seat| {

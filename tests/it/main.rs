@@ -11,6 +11,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod agent;
 mod canary;
 mod cli;
