@@ -225,6 +225,8 @@ pub struct Door {
     pub accepted: Count,
     /// Those that came from where nobody may ask, and were closed at once.
     pub refused: Count,
+    /// Those that came to no TLS, where it is spoken.
+    pub not_secured: Count,
     /// Those that were asked to leave, to make room.
     pub evicted: Count,
     /// Errors of `accept` that say that this machine is short of something.

@@ -31,6 +31,7 @@ pub use units::{Address, Addresses};
 
 use crate::health::Rules;
 use crate::tahoe::{NodeDir, Target};
+use crate::tls::Identity;
 use positions::Positions;
 use units::PathOrOff;
 
@@ -115,6 +116,19 @@ pub struct Listener {
     pub at: Vec<Address>,
     /// From where connections are taken; `None` for everywhere.
     pub allow: Option<Networks>,
+    /// What is spoken there is TLS.
+    pub tls: Option<ListenerTls>,
+}
+
+/// By what a listener proves itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Its certificate, and whose it asks for.
+    pub identity: Identity,
+    /// Whether a client must have a certificate.
+    pub asks_for_proof: bool,
+    /// The file with its private key, where anybody on this machine may read it.
+    pub open_key: Option<PathBuf>,
 }
 
 /// A port that forwards to the node while the node is good.

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::parts::Parts;
 use super::reload::{Outcome, Request};
 use super::room::{self, Room};
 use crate::board::Board;
-use crate::config::{self, Address, Config, Networks};
+use crate::config::{self, Address, Config};
 use crate::health::Moment;
 use crate::overrides::{Desk, Ruling};
 use crate::serve::HealthSite;
@@ -23,8 +24,10 @@ use crate::serve::admin::AdminSite;
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Access, Listener, bind};
 use crate::serve::grpc::GrpcSite;
-use crate::serve::http::{self, Site};
+use crate::serve::http::Site;
+use crate::serve::secured;
 use crate::serve::status::{Gates, StatusSite};
+use crate::tls::Identity;
 
 /// What a listener answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +79,27 @@ impl Kind {
             Self::Admin => None,
         }
     }
+}
 
-    fn allow(self, config: &Config) -> Option<&Networks> {
-        self.keys(config)?.allow.as_ref()
+/// What holds at a listener, as the configuration has it just now; whoever is in stays in.
+#[derive(Clone, Default)]
+struct Terms {
+    allow: Arc<Allow>,
+    identity: Arc<ArcSwapOption<Identity>>,
+}
+
+impl Terms {
+    fn of(kind: Kind, config: &Config) -> Self {
+        let terms = Self::default();
+        terms.set(kind, config);
+        terms
+    }
+
+    fn set(&self, kind: Kind, config: &Config) {
+        let keys = kind.keys(config);
+        self.allow.set(keys.and_then(|keys| keys.allow.as_ref()));
+        let identity = keys.and_then(|keys| Some(keys.tls.as_ref()?.identity.clone()));
+        self.identity.store(identity.map(Arc::new));
     }
 }
 
@@ -88,7 +109,7 @@ pub(super) struct Socket {
     /// The address in the configuration; `None` for an inherited one, which is the service manager's to place.
     asked: Option<Address>,
     listener: Listener,
-    allow: Arc<Allow>,
+    terms: Terms,
     /// The address that it has.
     pub(super) bound: Address,
 }
@@ -105,8 +126,13 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
             }
         }
         for (listener, bound) in claimed {
-            let allow = Arc::new(Allow::of(kind.allow(config)));
-            sockets.push(Socket { kind, asked: None, listener, allow, bound });
+            sockets.push(Socket {
+                kind,
+                asked: None,
+                listener,
+                terms: Terms::of(kind, config),
+                bound,
+            });
         }
     }
     Ok(sockets)
@@ -121,8 +147,7 @@ fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
         let _ = std::fs::create_dir(dir);
     }
     let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
-    let allow = Arc::new(Allow::of(kind.allow(config)));
-    Ok(Socket { kind, asked: Some(asked), listener, allow, bound })
+    Ok(Socket { kind, asked: Some(asked), listener, terms: Terms::of(kind, config), bound })
 }
 
 /// What listeners answer from.
@@ -159,7 +184,7 @@ pub(super) struct Listeners {
 struct Running {
     kind: Kind,
     asked: Option<Address>,
-    allow: Arc<Allow>,
+    terms: Terms,
     end: CancellationToken,
 }
 
@@ -186,9 +211,10 @@ impl Listeners {
         shared: &Shared,
         parts: &mut Parts,
     ) -> Result<()> {
-        for Socket { kind, asked, listener, allow, .. } in sockets {
+        for Socket { kind, asked, listener, terms, .. } in sockets {
             let end = shared.stop.child_token();
-            self.running.push(Running { kind, asked, allow: Arc::clone(&allow), end: end.clone() });
+            let Terms { allow, identity } = terms.clone();
+            self.running.push(Running { kind, asked, terms, end: end.clone() });
             let hall = shared.hall(kind.name(), end.clone(), allow);
             let what = format!("the listener {}", kind.name());
             let runtime = match kind {
@@ -214,7 +240,13 @@ impl Listeners {
                     let seats = Seats::new(room::GRPC.min(room.listener));
                     parts.spawn_on(&runtime, &what, end, async move {
                         accept::serve(listener, hall, seats, |stream, peer, seat| {
-                            Arc::clone(&grpc).serve(stream, peer, seat)
+                            secured::grpc(
+                                stream,
+                                peer,
+                                seat,
+                                Arc::clone(&grpc),
+                                identity.load_full(),
+                            )
                         })
                         .await;
                     });
@@ -227,7 +259,7 @@ impl Listeners {
             let seats = Seats::new(room::HTTP.min(room.listener));
             parts.spawn_on(&runtime, &what, end, async move {
                 accept::serve(listener, hall, seats, |stream, peer, seat| {
-                    http::serve(stream, peer, seat, Arc::clone(&site))
+                    secured::http(stream, peer, seat, Arc::clone(&site), identity.load_full())
                 })
                 .await;
             });
@@ -268,7 +300,7 @@ impl Listeners {
             let wanted = running.kind == Kind::Admin
                 || asked.is_none_or(|asked| running.kind.addresses(config).contains(asked));
             if wanted {
-                running.allow.set(running.kind.allow(config));
+                running.terms.set(running.kind, config);
             } else {
                 running.end.cancel();
             }

@@ -14,6 +14,7 @@ use crate::config::{
     shape,
 };
 use crate::tahoe::{Endpoint, Target};
+use crate::tls::HTTP_1;
 
 /// The most nodes of one fleet.
 const NODES: usize = 1000;
@@ -140,7 +141,7 @@ impl Fleet {
         };
         let local = Address::Tcp { host: "127.0.0.1".to_owned(), port: STATUS };
         let status = file.listen.status.unwrap_or_default();
-        let status = status.resolve("listen.status", vec![local], problems);
+        let status = status.resolve("listen.status", vec![local], Some(HTTP_1), problems);
         if file.nodes.is_empty() {
             problems.add("nodes", "must be set: at least one, each under a name of its own");
         }

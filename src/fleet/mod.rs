@@ -25,7 +25,8 @@ use crate::clock::Clock;
 use crate::daemon::{Parts, Signals, say};
 use crate::serve::accept::{self, Allow, Hall, Seats};
 use crate::serve::bind::{Access, bind};
-use crate::serve::http::{self, Site};
+use crate::serve::http::Site;
+use crate::serve::secured;
 use crate::systemd::Systemd;
 pub use config::{Fleet, Node, Sidecar};
 use keeper::Keeper;
@@ -55,6 +56,7 @@ pub async fn run(fleet: Fleet) -> Result<()> {
 
     let page: Arc<dyn Site> = Arc::new(Page(shown));
     let allow = Arc::new(Allow::of(fleet.status.allow.as_ref()));
+    let identity = fleet.status.tls.as_ref().map(|tls| Arc::new(tls.identity.clone()));
     for address in &fleet.status.at {
         if !address.is_local() && fleet.status.takes_everybody() {
             warn!(
@@ -66,10 +68,10 @@ pub async fn run(fleet: Fleet) -> Result<()> {
         let (name, end, allow) = (Arc::from("status"), stop.clone(), Arc::clone(&allow));
         let (tasks, door) = (tasks.clone(), Arc::default());
         let hall = Hall { name, clock, stop: end.clone(), tasks, door, allow };
-        let page = Arc::clone(&page);
+        let (page, identity) = (Arc::clone(&page), identity.clone());
         parts.spawn("the listener status", end, async move {
             accept::serve(listener, hall, Seats::new(ROOM), |stream, peer, seat| {
-                http::serve(stream, peer, seat, Arc::clone(&page))
+                secured::http(stream, peer, seat, Arc::clone(&page), identity.clone())
             })
             .await;
         });

@@ -15,8 +15,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustix::net::SocketFlags;
 use socket2::Socket;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
@@ -32,6 +33,23 @@ use crate::log::Seldom;
 
 /// A connection, over TCP or a Unix socket.
 pub type Stream = Either<TcpStream, UnixStream>;
+
+/// What a conversation goes over: such a connection, or TLS inside one.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Who asks, as the kernel knows; `None` but over a Unix socket.
+    fn user(&self) -> Option<UCred> {
+        None
+    }
+}
+
+impl Wire for Stream {
+    fn user(&self) -> Option<UCred> {
+        match self {
+            Self::Left(_) => None,
+            Self::Right(unix) => unix.peer_cred().ok(),
+        }
+    }
+}
 
 /// Who connected; `None` over a Unix socket.
 pub type Peer = Option<IpAddr>;
@@ -455,6 +473,11 @@ impl Seat {
     #[must_use]
     pub fn last_words(&self) -> Option<Duration> {
         self.stop.is_cancelled().then_some(LAST_WORDS)
+    }
+
+    /// Counts that no TLS came about.
+    pub fn not_secured(&self) {
+        self.door.not_secured.add(1);
     }
 
     /// Whether the connection should end.

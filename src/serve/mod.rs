@@ -16,6 +16,7 @@ pub mod http;
 mod metrics;
 mod page;
 mod question;
+pub mod secured;
 pub mod status;
 pub mod watch;
 mod words;

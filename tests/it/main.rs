@@ -32,5 +32,6 @@ mod peers;
 mod program;
 mod reload;
 mod situations;
+mod tls;
 mod watch;
 mod weights;

@@ -17,6 +17,7 @@
 )]
 #![allow(clippy::doc_markdown, reason = "HAProxy and PyPI are names, not code")]
 
+pub mod certificates;
 pub mod cut;
 pub mod detour;
 pub mod eds;

@@ -20,6 +20,7 @@ use super::units::{Addresses, Span, Whole};
 use super::{Address, Config, ConfigError, Listen, ListenerKeys, Log, Shutdown, Sources};
 use crate::health;
 use crate::tahoe::NodeDir;
+use crate::tls::{HTTP_1, HTTP_2};
 use services::WRITE;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -145,26 +146,36 @@ impl Resolver<'_> {
     }
 
     fn listen(&mut self, file: &file::Listen) -> Listen {
-        let mut resolve = |key: &str, listener: Option<&ListenerKeys>, port: Option<u16>| {
-            let local = port.map(|port| Address::Tcp { host: "127.0.0.1".to_owned(), port });
-            let at = local.into_iter().collect();
-            let listener = listener.cloned().unwrap_or_default();
-            listener.resolve(key, at, &mut self.problems)
-        };
-        let agent = resolve("listen.agent", file.agent.as_ref(), Some(5290));
-        let health = resolve("listen.health", file.health.as_ref(), Some(5291));
-        let grpc = resolve("listen.grpc", file.grpc.as_ref(), None);
-        let status = resolve("listen.status", file.status.as_ref(), Some(5293));
+        let mut resolve =
+            |key: &str, listener: &Option<ListenerKeys>, port: Option<u16>, protocol| {
+                let local = port.map(|port| Address::Tcp { host: "127.0.0.1".to_owned(), port });
+                let keys = listener.clone().unwrap_or_default();
+                let listener =
+                    keys.resolve(key, local.into_iter().collect(), protocol, &mut self.problems);
+                (Some(keys.shown(&listener)), listener)
+            };
+        let (agent_keys, agent) = resolve("listen.agent", &file.agent, Some(5290), None);
+        let (health_keys, health) =
+            resolve("listen.health", &file.health, Some(5291), Some(HTTP_1));
+        let (grpc_keys, grpc) = resolve("listen.grpc", &file.grpc, None, Some(HTTP_2));
+        let (status_keys, status) =
+            resolve("listen.status", &file.status, Some(5293), Some(HTTP_1));
         self.effective.listen = file::Listen {
-            agent: Some(agent.shown()),
-            health: Some(health.shown()),
-            grpc: Some(grpc.shown()),
-            status: Some(status.shown()),
+            agent: agent_keys,
+            health: health_keys,
+            grpc: grpc_keys,
+            status: status_keys,
         };
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         let listeners =
             [("agent", &agent), ("health", &health), ("grpc", &grpc), ("status", &status)];
         for (name, listener) in listeners {
+            if let Some(file) = listener.tls.as_ref().and_then(|tls| tls.open_key.as_ref()) {
+                let file = file.display();
+                self.warnings.push(format!(
+                    "listen.{name}.tls.key: anybody on this machine may read {file}; take that away: chmod o= {file}"
+                ));
+            }
             for address in &listener.at {
                 let key = format!("listen.{name}");
                 let any_port = matches!(address, Address::Tcp { port: 0, .. });
