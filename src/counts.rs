@@ -27,7 +27,7 @@ pub struct Counts {
 /// The listeners that answer balancers' questions.
 pub const LISTENERS: [&str; 3] = ["agent", "health", "status"];
 /// Where connections come in; all gates are one here.
-pub const DOORS: [&str; 5] = ["agent", "health", "status", "admin", "gate"];
+pub const DOORS: [&str; 6] = ["agent", "health", "grpc", "status", "admin", "gate"];
 /// What may come of a reload.
 pub const RELOADS: [&str; 4] = ["unchanged", "changed", "senseless", "impossible"];
 /// What a balancer may be told; a degraded service is one that is up.
@@ -223,6 +223,10 @@ pub struct Door {
     pub open: AtomicUsize,
     /// Those that were accepted.
     pub accepted: Count,
+    /// Those that came from where nobody may ask, and were closed at once.
+    pub refused: Count,
+    /// Those that came to no TLS, where it is spoken.
+    pub not_secured: Count,
     /// Those that were asked to leave, to make room.
     pub evicted: Count,
     /// Errors of `accept` that say that this machine is short of something.
@@ -305,6 +309,6 @@ mod tests {
         counts.door("gate/webapi").errors.add(1);
         counts.door("gate/other").errors.add(1);
         let errors: Vec<_> = counts.doors().map(|(name, door)| (name, door.errors.get())).collect();
-        assert_eq!(errors[4], ("gate", 2));
+        assert_eq!(errors[5], ("gate", 2));
     }
 }

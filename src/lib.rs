@@ -36,6 +36,7 @@ pub mod overrides;
 pub mod serve;
 pub mod systemd;
 pub mod tahoe;
+pub mod tls;
 
 /// The version, with the commit in brackets where it is known.
 pub const VERSION: &str = env!("HCF_VERSION");

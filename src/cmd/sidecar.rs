@@ -42,7 +42,7 @@ impl Place {
 
     /// The status listener of this configuration.
     pub(super) fn status(config: &Config) -> Result<Self, Failure> {
-        match config.listen.status.first() {
+        match config.listen.status.at.first() {
             None => Err(Failure::Usage(
                 "listen.status is off; name another listener by --url".to_owned(),
             )),

@@ -101,7 +101,7 @@ fn tcp(addresses: &[Address], key: &str, node: &str) -> Result<(String, u16), St
 
 fn haproxy(config: &Config) -> Result<String, String> {
     let place = Place::of(config)?;
-    let (host, port) = tcp(&config.listen.agent, "listen.agent", &place.node.0)?;
+    let (host, port) = tcp(&config.listen.agent.at, "listen.agent", &place.node.0)?;
     let elsewhere = if host == place.node.0 {
         String::new()
     } else {
@@ -155,7 +155,7 @@ fn haproxy(config: &Config) -> Result<String, String> {
 fn envoy(config: &Config) -> Result<String, String> {
     let place = Place::of(config)?;
     let (node, node_port) = &place.node;
-    let (host, port) = tcp(&config.listen.health, "listen.health", node)?;
+    let (host, port) = tcp(&config.listen.health.at, "listen.health", node)?;
     // Envoy looks up no names for a check's address.
     let host = if host == "localhost" { "127.0.0.1".to_owned() } else { host };
     if host != *node && host.parse::<std::net::IpAddr>().is_err() {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::listener::Listener;
+use super::networks::Networks;
 use super::units::{Addresses, OrOff, PathOrOff, Ratio, Size, Span, Switch, Whole};
 use crate::health::Else;
 
@@ -326,16 +328,16 @@ pub struct Damping {
 pub struct Listen {
     /// HAProxy's agent checks; `127.0.0.1:5290` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent: Option<Addresses>,
+    pub agent: Option<Listener>,
     /// HTTP health checks; `127.0.0.1:5291` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<Addresses>,
+    pub health: Option<Listener>,
     /// Health checks and weights over gRPC; off unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<Addresses>,
+    pub grpc: Option<Listener>,
     /// Status for operators; `127.0.0.1:5293` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Addresses>,
+    pub status: Option<Listener>,
 }
 
 /// Where commands change things.
@@ -359,6 +361,10 @@ pub struct Gate {
     /// Where it listens; must be set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Addresses>,
+    /// The networks and addresses from which connections are taken; everybody's unless set. Behind a balancer, the
+    /// balancer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Networks>,
     /// The service that decides; `default_service` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,

@@ -6,6 +6,8 @@
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod listener;
+mod networks;
 mod positions;
 mod problem;
 mod resolve;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
+pub(crate) use listener::Listener as ListenerKeys;
+pub use networks::{Network, Networks};
 pub use problem::ConfigError;
 pub(crate) use problem::Problems;
 pub(crate) use resolve::{NOT_A_WORD, is_word};
@@ -29,6 +33,7 @@ pub use units::{Address, Addresses};
 
 use crate::health::Rules;
 use crate::tahoe::{NodeDir, Target};
+use crate::tls::Identity;
 use positions::Positions;
 use units::PathOrOff;
 
@@ -97,13 +102,35 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// HAProxy's agent checks.
-    pub agent: Vec<Address>,
+    pub agent: Listener,
     /// HTTP health checks.
-    pub health: Vec<Address>,
+    pub health: Listener,
     /// Health checks and weights over gRPC.
-    pub grpc: Vec<Address>,
+    pub grpc: Listener,
     /// Status for operators.
-    pub status: Vec<Address>,
+    pub status: Listener,
+}
+
+/// Where somebody may ask, and who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub at: Vec<Address>,
+    /// From where connections are taken; `None` for everywhere.
+    pub allow: Option<Networks>,
+    /// What is spoken there is TLS.
+    pub tls: Option<ListenerTls>,
+}
+
+/// By what a listener proves itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Its certificate, and whose it asks for.
+    pub identity: Identity,
+    /// Whether a client must have a certificate.
+    pub asks_for_proof: bool,
+    /// The file with its private key, where anybody on this machine may read it.
+    pub open_key: Option<PathBuf>,
 }
 
 /// A port that forwards to the node while the node is good.
@@ -113,6 +140,8 @@ pub struct Gate {
     pub name: Arc<str>,
     /// Where it listens.
     pub listen: Vec<Address>,
+    /// From where connections are taken; `None` for everywhere.
+    pub allow: Option<Networks>,
     /// The service that decides.
     pub service: Arc<str>,
     /// What happens while it is not up.

@@ -378,7 +378,8 @@ pub enum Address {
 }
 
 impl Address {
-    const EXPECTED: &str = "an address such as `127.0.0.1:5290`, `\"[::1]:5290\"` or `unix:/path`";
+    pub(super) const EXPECTED: &str =
+        "an address such as `127.0.0.1:5290`, `\"[::1]:5290\"` or `unix:/path`";
 
     /// Reads an address.
     ///

@@ -10,6 +10,7 @@ use super::inherited::Inherited;
 use super::parts::Parts;
 use super::{Shared, Unfit};
 use crate::config::{self, Address, Config, WhenBad};
+use crate::serve::accept::Allow;
 use crate::serve::gate::{Gate, Handover, Port, View};
 use crate::serve::status::Gates as Shown;
 use crate::tahoe::Target;
@@ -105,7 +106,8 @@ impl Gates {
     ) -> Result<()> {
         let gate = Arc::new(gate);
         let end = shared.stop.child_token();
-        let hall = shared.hall(&format!("gate/{}", gate.config.name), end.clone());
+        let allow = Arc::new(Allow::of(gate.config.allow.as_ref()));
+        let hall = shared.hall(&format!("gate/{}", gate.config.name), end.clone(), allow);
         let (given, port) = oneshot::channel();
         let (asked, bound) = (handover.port.asked.clone(), handover.port.address.clone());
         let running = Arc::clone(&gate).run(handover, hall, Arc::clone(&shared.pairs));

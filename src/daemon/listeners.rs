@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,17 +15,19 @@ use super::parts::Parts;
 use super::reload::{Outcome, Request};
 use super::room::{self, Room};
 use crate::board::Board;
-use crate::config::{Address, Config};
+use crate::config::{self, Address, Config};
 use crate::health::Moment;
 use crate::overrides::{Desk, Ruling};
 use crate::serve::HealthSite;
-use crate::serve::accept::{self, Seats};
+use crate::serve::accept::{self, Allow, Seats};
 use crate::serve::admin::AdminSite;
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Access, Listener, bind};
 use crate::serve::grpc::GrpcSite;
-use crate::serve::http::{self, Site};
+use crate::serve::http::Site;
+use crate::serve::secured;
 use crate::serve::status::{Gates, StatusSite};
+use crate::tls::Identity;
 
 /// What a listener answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +63,43 @@ impl Kind {
     }
 
     fn addresses(self, config: &Config) -> Vec<Address> {
-        match self {
-            Self::Agent => config.listen.agent.clone(),
-            Self::Health => config.listen.health.clone(),
-            Self::Grpc => config.listen.grpc.clone(),
-            Self::Status => config.listen.status.clone(),
-            Self::Admin => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
+        match self.keys(config) {
+            Some(listener) => listener.at.clone(),
+            None => config.admin.socket.iter().cloned().map(Address::Unix).collect(),
         }
+    }
+
+    /// What the configuration says of it; `None` for the admin socket, which has keys of its own.
+    const fn keys(self, config: &Config) -> Option<&config::Listener> {
+        match self {
+            Self::Agent => Some(&config.listen.agent),
+            Self::Health => Some(&config.listen.health),
+            Self::Grpc => Some(&config.listen.grpc),
+            Self::Status => Some(&config.listen.status),
+            Self::Admin => None,
+        }
+    }
+}
+
+/// What holds at a listener, as the configuration has it just now; whoever is in stays in.
+#[derive(Clone, Default)]
+struct Terms {
+    allow: Arc<Allow>,
+    identity: Arc<ArcSwapOption<Identity>>,
+}
+
+impl Terms {
+    fn of(kind: Kind, config: &Config) -> Self {
+        let terms = Self::default();
+        terms.set(kind, config);
+        terms
+    }
+
+    fn set(&self, kind: Kind, config: &Config) {
+        let keys = kind.keys(config);
+        self.allow.set(keys.and_then(|keys| keys.allow.as_ref()));
+        let identity = keys.and_then(|keys| Some(keys.tls.as_ref()?.identity.clone()));
+        self.identity.store(identity.map(Arc::new));
     }
 }
 
@@ -76,6 +109,7 @@ pub(super) struct Socket {
     /// The address in the configuration; `None` for an inherited one, which is the service manager's to place.
     asked: Option<Address>,
     listener: Listener,
+    terms: Terms,
     /// The address that it has.
     pub(super) bound: Address,
 }
@@ -92,7 +126,13 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
             }
         }
         for (listener, bound) in claimed {
-            sockets.push(Socket { kind, asked: None, listener, bound });
+            sockets.push(Socket {
+                kind,
+                asked: None,
+                listener,
+                terms: Terms::of(kind, config),
+                bound,
+            });
         }
     }
     Ok(sockets)
@@ -107,7 +147,7 @@ fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
         let _ = std::fs::create_dir(dir);
     }
     let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
-    Ok(Socket { kind, asked: Some(asked), listener, bound })
+    Ok(Socket { kind, asked: Some(asked), listener, terms: Terms::of(kind, config), bound })
 }
 
 /// What listeners answer from.
@@ -144,6 +184,7 @@ pub(super) struct Listeners {
 struct Running {
     kind: Kind,
     asked: Option<Address>,
+    terms: Terms,
     end: CancellationToken,
 }
 
@@ -170,10 +211,11 @@ impl Listeners {
         shared: &Shared,
         parts: &mut Parts,
     ) -> Result<()> {
-        for Socket { kind, asked, listener, .. } in sockets {
+        for Socket { kind, asked, listener, terms, .. } in sockets {
             let end = shared.stop.child_token();
-            self.running.push(Running { kind, asked, end: end.clone() });
-            let hall = shared.hall(kind.name(), end.clone());
+            let Terms { allow, identity } = terms.clone();
+            self.running.push(Running { kind, asked, terms, end: end.clone() });
+            let hall = shared.hall(kind.name(), end.clone(), allow);
             let what = format!("the listener {}", kind.name());
             let runtime = match kind {
                 Kind::Agent | Kind::Health | Kind::Grpc => shared.answering.start()?,
@@ -198,7 +240,13 @@ impl Listeners {
                     let seats = Seats::new(room::GRPC.min(room.listener));
                     parts.spawn_on(&runtime, &what, end, async move {
                         accept::serve(listener, hall, seats, |stream, peer, seat| {
-                            Arc::clone(&grpc).serve(stream, peer, seat)
+                            secured::grpc(
+                                stream,
+                                peer,
+                                seat,
+                                Arc::clone(&grpc),
+                                identity.load_full(),
+                            )
                         })
                         .await;
                     });
@@ -211,7 +259,7 @@ impl Listeners {
             let seats = Seats::new(room::HTTP.min(room.listener));
             parts.spawn_on(&runtime, &what, end, async move {
                 accept::serve(listener, hall, seats, |stream, peer, seat| {
-                    http::serve(stream, peer, seat, Arc::clone(&site))
+                    secured::http(stream, peer, seat, Arc::clone(&site), identity.load_full())
                 })
                 .await;
             });
@@ -245,13 +293,15 @@ impl Listeners {
         kind == Kind::Admin || self.running.iter().any(given)
     }
 
-    /// Ends the listeners that `config` does not want any more.
-    pub(super) fn close_others(&mut self, config: &Config) {
+    /// Ends the listeners that `config` does not want any more, and tells the others what holds there.
+    pub(super) fn go_over(&mut self, config: &Config) {
         self.running.retain(|running| {
             let asked = running.asked.as_ref();
             let wanted = running.kind == Kind::Admin
                 || asked.is_none_or(|asked| running.kind.addresses(config).contains(asked));
-            if !wanted {
+            if wanted {
+                running.terms.set(running.kind, config);
+            } else {
                 running.end.cancel();
             }
             wanted

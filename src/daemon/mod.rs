@@ -34,7 +34,7 @@ use crate::health::{Observation, Stop};
 use crate::judge::{Inbox, Judge, Memory};
 use crate::lookout;
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
-use crate::serve::accept::Hall;
+use crate::serve::accept::{Allow, Hall};
 use crate::systemd::Systemd;
 use crate::tahoe::{Canaries, Plan, Poller, Results, Timing};
 use gates::Gates;
@@ -134,10 +134,10 @@ struct Shared {
 }
 
 impl Shared {
-    /// What an accept loop needs, which ends with `end`.
-    fn hall(&self, name: &str, end: CancellationToken) -> Hall {
-        let door = self.board.counts.door(name);
-        Hall { name: name.into(), clock: self.clock, stop: end, tasks: self.tasks.clone(), door }
+    /// What an accept loop needs, which ends with `stop`.
+    fn hall(&self, name: &str, stop: CancellationToken, allow: Arc<Allow>) -> Hall {
+        let (door, tasks) = (self.board.counts.door(name), self.tasks.clone());
+        Hall { name: name.into(), clock: self.clock, stop, tasks, door, allow }
     }
 }
 

@@ -148,7 +148,7 @@ impl Sidecar {
         if let Err(e) = opened.await {
             return Outcome::Impossible { error: format!("{e:#}") };
         }
-        self.listeners.close_others(&config);
+        self.listeners.go_over(&config);
         let plan = lookout::plan(&config);
         self.plan.send_if_modified(|old| {
             let other = *old != plan;

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::config::{
-    Address, Addresses, ConfigError, NOT_A_WORD, Problems, Whole, is_word, read_text, shape,
+    Address, ConfigError, Listener, ListenerKeys, NOT_A_WORD, Problems, Whole, is_word, read_text,
+    shape,
 };
 use crate::tahoe::{Endpoint, Target};
+use crate::tls::HTTP_1;
 
 /// The most nodes of one fleet.
 pub(super) const NODES: usize = 1000;
@@ -31,7 +33,7 @@ pub struct Fleet {
     /// The file that Envoy watches.
     pub output: PathBuf,
     /// Where people ask.
-    pub status: Vec<Address>,
+    pub status: Listener,
     /// How many percent of the nodes are kept in at least; 0 to 100.
     pub min_available: u8,
     /// The nodes, in the order of their names; at least one.
@@ -82,7 +84,7 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ListenKeys {
-    status: Option<Addresses>,
+    status: Option<ListenerKeys>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,7 +140,8 @@ impl Fleet {
             }
         };
         let local = Address::Tcp { host: "127.0.0.1".to_owned(), port: STATUS };
-        let status = file.listen.status.map_or_else(|| vec![local], |addresses| addresses.0);
+        let status = file.listen.status.unwrap_or_default();
+        let status = status.resolve("listen.status", vec![local], Some(HTTP_1), problems);
         if file.nodes.is_empty() {
             problems.add("nodes", "must be set: at least one, each under a name of its own");
         }
@@ -213,7 +216,7 @@ mod tests {
     fn a_fleet_file_is_completed_with_defaults() {
         let fleet = Fleet::parse("f", GOOD).unwrap();
         assert_eq!((&*fleet.service, fleet.min_available), ("write", 0));
-        assert_eq!(fleet.status, [Address::parse("127.0.0.1:5295").unwrap()]);
+        assert_eq!(fleet.status.at, [Address::parse("127.0.0.1:5295").unwrap()]);
         let names: Vec<&str> = fleet.nodes.iter().map(|node| &*node.name).collect();
         assert_eq!(names, ["gw1", "gw2"]);
         assert_eq!(fleet.nodes[1].sidecar, Sidecar::Unix("/run/hcf/status".into()));

@@ -26,9 +26,10 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::daemon::{Parts, Signals, say};
-use crate::serve::accept::{self, Hall, Seats};
+use crate::serve::accept::{self, Allow, Hall, Seats};
 use crate::serve::bind::{Access, bind};
-use crate::serve::http::{self, Site};
+use crate::serve::http::Site;
+use crate::serve::secured;
 use crate::systemd::Systemd;
 pub use config::{Fleet, Node, Sidecar};
 use keeper::Keeper;
@@ -58,19 +59,23 @@ pub async fn run(fleet: Fleet) -> Result<()> {
 
     let started = clock.wall(clock.now());
     let page: Arc<dyn Site> = Arc::new(Page { shown, started });
-    for address in &fleet.status {
-        if !address.is_local() {
-            warn!("listen.status: anybody who reaches {address} sees the whole fleet there.");
+    let allow = Arc::new(Allow::of(fleet.status.allow.as_ref()));
+    let identity = fleet.status.tls.as_ref().map(|tls| Arc::new(tls.identity.clone()));
+    for address in &fleet.status.at {
+        if !address.is_local() && fleet.status.takes_everybody() {
+            warn!(
+                "listen.status: anybody who reaches {address} sees the whole fleet there; `allow` names who may."
+            );
         }
         let (listener, bound) = bind(address, "status", Access::mode(0o660))?;
         say(&format!("listening status {bound}"));
-        let (name, end) = (Arc::from("status"), stop.clone());
-        let hall =
-            Hall { name, clock, stop: end.clone(), tasks: tasks.clone(), door: Arc::default() };
-        let page = Arc::clone(&page);
+        let (name, end, allow) = (Arc::from("status"), stop.clone(), Arc::clone(&allow));
+        let (tasks, door) = (tasks.clone(), Arc::default());
+        let hall = Hall { name, clock, stop: end.clone(), tasks, door, allow };
+        let (page, identity) = (Arc::clone(&page), identity.clone());
         parts.spawn("the listener status", end, async move {
             accept::serve(listener, hall, Seats::new(ROOM), |stream, peer, seat| {
-                http::serve(stream, peer, seat, Arc::clone(&page))
+                secured::http(stream, peer, seat, Arc::clone(&page), identity.clone())
             })
             .await;
         });

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use rustix::net::SocketFlags;
 use socket2::Socket;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
@@ -25,11 +27,29 @@ use tracing::warn;
 
 use super::bind::Listener;
 use crate::clock::Clock;
+use crate::config::Networks;
 use crate::counts::Door;
 use crate::log::Seldom;
 
 /// A connection, over TCP or a Unix socket.
 pub type Stream = Either<TcpStream, UnixStream>;
+
+/// What a conversation goes over: such a connection, or TLS inside one.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Who asks, as the kernel knows; `None` but over a Unix socket.
+    fn user(&self) -> Option<UCred> {
+        None
+    }
+}
+
+impl Wire for Stream {
+    fn user(&self) -> Option<UCred> {
+        match self {
+            Self::Left(_) => None,
+            Self::Right(unix) => unix.peer_cred().ok(),
+        }
+    }
+}
 
 /// Who connected; `None` over a Unix socket.
 pub type Peer = Option<IpAddr>;
@@ -47,6 +67,48 @@ pub struct Hall {
     pub tasks: TaskTracker,
     /// Counts connections.
     pub door: Arc<Door>,
+    /// Who may come in.
+    pub allow: Arc<Allow>,
+}
+
+impl Hall {
+    /// Whether this one may come in; who may not is counted.
+    #[must_use]
+    pub fn admits(&self, peer: Peer) -> bool {
+        let Some(ip) = peer else { return true };
+        if self.allow.networks.load().as_ref().is_none_or(|networks| networks.hold(ip)) {
+            return true;
+        }
+        self.door.refused.add(1);
+        if let Some(more) = self.allow.refused.pass(self.clock.now()) {
+            let listener = &*self.name;
+            warn!(listener, peer = %ip.to_canonical(), more, "Refused whom `allow` does not name.");
+        }
+        false
+    }
+}
+
+/// Who may come in, as the configuration has it just now. Over a Unix socket everybody may whom its file lets.
+#[derive(Debug, Default)]
+pub struct Allow {
+    /// `None` for everybody.
+    networks: ArcSwapOption<Networks>,
+    refused: Seldom,
+}
+
+impl Allow {
+    /// These networks; `None` for everybody.
+    #[must_use]
+    pub fn of(networks: Option<&Networks>) -> Self {
+        let allow = Self::default();
+        allow.set(networks);
+        allow
+    }
+
+    /// The same from now on; who is in stays.
+    pub fn set(&self, networks: Option<&Networks>) {
+        self.networks.store(networks.cloned().map(Arc::new));
+    }
 }
 
 /// What a stopped accept loop leaves.
@@ -161,6 +223,9 @@ impl Entrance<'_> {
                         break;
                     }
                 };
+                if !hall.admits(peer) {
+                    continue;
+                }
                 match greet(&stream, peer) {
                     Greeting::Served => hall.door.accepted.add(1),
                     Greeting::Serve(said) => {
@@ -408,6 +473,11 @@ impl Seat {
     #[must_use]
     pub fn last_words(&self) -> Option<Duration> {
         self.stop.is_cancelled().then_some(LAST_WORDS)
+    }
+
+    /// Counts that no TLS came about.
+    pub fn not_secured(&self) {
+        self.door.not_secured.add(1);
     }
 
     /// Whether the connection should end.

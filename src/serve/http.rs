@@ -18,9 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::UCred;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use tokio_util::either::Either;
-
-use super::accept::{Peer, Seat, Stream};
+use super::accept::{Peer, Seat, Wire};
 use super::watch::Watcher;
 
 /// How long a kept connection may be idle.
@@ -153,7 +151,7 @@ pub(super) const fn phrase(status: u16) -> &'static str {
 }
 
 /// Serves one connection.
-pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Site>) {
+pub async fn serve(mut stream: impl Wire, peer: Peer, seat: Seat, site: Arc<dyn Site>) {
     let mut buffer = Vec::new();
     let mut out = Vec::new();
     let (timer, leave) = (std::pin::pin!(sleep(IDLE)), std::pin::pin!(seat.leave()));
@@ -185,7 +183,7 @@ pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Sit
                 }
             }
         };
-        if !written(&mut stream, &out).await {
+        if !written(&mut stream, &out, WRITE_TIME).await {
             return;
         }
         if !kept {
@@ -198,10 +196,14 @@ pub async fn serve(mut stream: Stream, peer: Peer, seat: Seat, site: Arc<dyn Sit
     }
 }
 
-/// Sends it; says whether all of it went.
-async fn written(stream: &mut Stream, out: &[u8]) -> bool {
+/// Sends it; says whether all of it went in time.
+pub(super) async fn written(stream: &mut impl Wire, out: &[u8], time: Duration) -> bool {
+    let writing = async {
+        stream.write_all(out).await?;
+        stream.flush().await
+    };
     // Most answers fit into the socket, and then nobody waits, for the time neither.
-    matches!(timeout(WRITE_TIME, stream.write_all(out)).await, Ok(Ok(())))
+    matches!(timeout(time, writing).await, Ok(Ok(())))
 }
 
 enum Header {
@@ -225,7 +227,7 @@ struct Patience<'a, L> {
 impl<L: Future<Output = ()>> Patience<'_, L> {
     async fn read_header(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut impl Wire,
         seat: &Seat,
         buffer: &mut Vec<u8>,
     ) -> Header {
@@ -361,17 +363,14 @@ impl<'a> Request<'a> {
 async fn changed(
     request: &Request<'_>,
     rest: &[u8],
-    stream: &mut Stream,
+    stream: &mut impl Wire,
     site: &dyn Site,
 ) -> Option<Reply> {
     let Request { method, path, query, length, .. } = *request;
     if matches!(method, "GET" | "HEAD") {
         return None;
     }
-    let peer = match stream {
-        Either::Left(_) => None,
-        Either::Right(unix) => unix.peer_cred().ok(),
-    };
+    let peer = stream.user();
     let mut body = rest.to_vec();
     // Asked without its body first: where nothing can be changed, none is read.
     drop(site.change(Change { method, path, query, body: b"", peer })?);
@@ -434,17 +433,17 @@ pub(super) struct Problem {
     detail: Option<String>,
 }
 
-async fn refuse(stream: &mut Stream, status: u16, title: &str) {
+async fn refuse(stream: &mut impl Wire, status: u16, title: &str) {
     let mut out = Vec::new();
     problem(status, title).write(&mut out, true, true);
-    if matches!(timeout(WRITE_TIME, stream.write_all(&out)).await, Ok(Ok(()))) {
+    if written(stream, &out, WRITE_TIME).await {
         linger(stream).await;
     }
 }
 
 /// Ends a connection without losing the answer: closing with unread bytes makes the kernel send a
 /// reset, which may overtake it. So the write side is shut, and what comes is read for a moment.
-pub(super) async fn linger(stream: &mut Stream) {
+pub(super) async fn linger(stream: &mut impl Wire) {
     const TIME: Duration = Duration::from_secs(1);
     const BYTES: usize = 4 << 20;
     let drain = async {

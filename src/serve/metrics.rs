@@ -127,6 +127,16 @@ const INTERVAL: Family = gauge(
 const CONNECTIONS: Family = gauge("hcf_listener_connections", &["listener"], "Open connections.");
 const ACCEPTED: Family =
     counter("hcf_listener_accepted", &["listener"], "Connections that were accepted.");
+const REFUSED: Family = counter(
+    "hcf_listener_refused",
+    &["listener"],
+    "Connections that were closed at once, since `allow` names no network that they came from.",
+);
+const NOT_SECURED: Family = counter(
+    "hcf_listener_tls_failures",
+    &["listener"],
+    "Connections that came to no TLS: another protocol, no certificate or a wrong one, or too slow.",
+);
 const EVICTED: Family = counter(
     "hcf_listener_evicted",
     &["listener"],
@@ -291,6 +301,8 @@ fn listeners(page: &mut Page, board: &Board) {
     let doors = || board.counts.doors();
     page.all(&CONNECTIONS, doors().map(|(name, door)| ([name], door.open.load(Ordering::Relaxed))));
     page.all(&ACCEPTED, doors().map(|(name, door)| ([name], door.accepted.get())));
+    page.all(&REFUSED, doors().map(|(name, door)| ([name], door.refused.get())));
+    page.all(&NOT_SECURED, doors().map(|(name, door)| ([name], door.not_secured.get())));
     page.all(&EVICTED, doors().map(|(name, door)| ([name], door.evicted.get())));
     page.all(&ACCEPT_ERRORS, doors().map(|(name, door)| ([name], door.errors.get())));
 }

@@ -20,6 +20,7 @@ pub(crate) mod metrics;
 mod openapi;
 mod page;
 mod question;
+pub mod secured;
 pub mod status;
 pub mod watch;
 mod words;

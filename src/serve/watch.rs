@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::accept::{Seat, Stream};
+use super::accept::{Seat, Wire};
+use super::http::written;
 use super::openapi::time;
 use crate::board::{Board, ServiceBoard, Table};
 use crate::health::{Reason, State, Weight};
@@ -68,15 +69,14 @@ pub struct Watcher {
 
 impl Watcher {
     /// Tells it everything, until it goes, reads too slowly, or has to leave.
-    pub(super) async fn serve(self, stream: &mut Stream, seat: &Seat) {
+    pub(super) async fn serve(self, stream: &mut impl Wire, seat: &Seat) {
         // It waits for an answer that may come at any time, so it makes room like anybody who does.
         seat.idle();
         let mut table = self.board.table();
         let mut told = tags(&table);
         let mut out = [HEAD, &self.everything(&table)].concat();
         loop {
-            let written = timeout(READ_TIME, stream.write_all(&out)).await;
-            if !matches!(written, Ok(Ok(()))) {
+            if !written(stream, &out, READ_TIME).await {
                 return;
             }
             let beat = Instant::now() + self.beat(&table);
@@ -146,7 +146,7 @@ fn event(name: &str, data: impl Serialize) -> Vec<u8> {
 }
 
 /// Ends when the watcher has closed its side; what it may send meanwhile is no question.
-async fn gone(stream: &mut Stream) {
+async fn gone(stream: &mut impl Wire) {
     let mut sink = [0; 512];
     while matches!(stream.read(&mut sink).await, Ok(1..)) {}
 }

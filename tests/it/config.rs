@@ -60,7 +60,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "listen:\n  agent: 5290\n",
-        "hcf.yaml:2:10: listen.agent: invalid type: integer `5290`, expected an address such as `127.0.0.1:5290`, `\"[::1]:5290\"` or `unix:/path`, a list of them, or `off`\n",
+        "hcf.yaml:2:10: listen.agent: invalid type: integer `5290`, expected an address such as `127.0.0.1:5290`, `\"[::1]:5290\"` or `unix:/path`, a list of them, `off`, or a section such as `{at: …, allow: …}`\n",
     ),
     (
         "services:\n  write:\n    criteria:\n      servers: yes\n",
@@ -304,8 +304,53 @@ fn what_is_guessed_or_open_is_warned_of() {
     assert_eq!(run.exit, 0);
     for says in [
         "warning: services.write.criteria.servers.min: 7 is a guess, Tahoe-LAFS's own default; set it, or node.dir\n",
-        "warning: listen.status: anybody who reaches 0.0.0.0:5293 may ask there, and it shows the grid's topology\n",
+        "warning: listen.status: anybody who reaches 0.0.0.0:5293 may ask there, and it shows the grid's topology; `allow` names who may\n",
     ] {
         assert!(run.stderr.contains(says), "{}", run.stderr);
     }
+    for (allow, warned) in [("0.0.0.0/0", true), ("10.0.0.0/8", false)] {
+        let run = check(format!("listen: {{agent: {{at: '0.0.0.0:5290', allow: [{allow}]}}}}\n"));
+        assert_eq!((run.exit, run.stderr.contains("anybody")), (0, warned), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn who_may_ask_is_checked_too() {
+    for (content, says) in [
+        (
+            "listen:\n  agent: {at: '0.0.0.0:1', allow: [10.0.0.0/8, gw1]}\n",
+            "hcf.yaml:2:48: listen.agent.allow[1]: invalid value: string \"gw1\", expected a network or an address such as",
+        ),
+        (
+            "listen:\n  agent: {allow: [10.1.0.0/8]}\n",
+            "hcf.yaml:2:19: listen.agent.allow[0]: `10.1.0.0/8` is neither the network 10.0.0.0/8 nor the address 10.1.0.0\n",
+        ),
+        (
+            "listen:\n  status: {allow: []}\n",
+            "hcf.yaml:2:19: listen.status.allow: nobody could ask; name a network, or leave it out for everybody\n",
+        ),
+        (
+            "listen:\n  health: {at: ['h:1', 'unix:/s'], allow: [192.0.2.7]}\n",
+            "hcf.yaml:2:43: listen.health.allow: who connects to unix:/s comes from no network, its folder's permissions say who may; leave `allow` out there\n",
+        ),
+        (
+            "gates: {web: {listen: 'unix:/s', allow: [192.0.2.7]}}\n",
+            "hcf.yaml:1:41: gates.web.allow: who connects to unix:/s comes from no network",
+        ),
+        (
+            "listen:\n  agent: {at: 'h:1', alow: [::1]}\n",
+            "hcf.yaml:2:22: listen.agent.alow: unknown key; expected ",
+        ),
+    ] {
+        let run = check(content);
+        assert_eq!(run.exit, 78, "{content}{run:?}");
+        assert!(run.stderr.contains(says), "{content}{}", run.stderr);
+    }
+    // Whoever names addresses on the command line opens them to nobody else.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hcf.yaml");
+    std::fs::write(&file, "listen: {agent: {allow: [192.0.2.7]}, health: {at: 'h:1'}}\n").unwrap();
+    let run = hcf(&["check", "--show", "-c", &file.display().to_string()]);
+    let shown = "agent:\n    at: 127.0.0.1:5290\n    allow:\n    - 192.0.2.7\n  health: h:1\n";
+    assert!(run.stdout.contains(shown), "{}", run.stdout);
 }

@@ -11,6 +11,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod access;
 mod agent;
 mod api;
 mod canary;
@@ -34,5 +35,6 @@ mod peers;
 mod program;
 mod reload;
 mod situations;
+mod tls;
 mod watch;
 mod weights;

@@ -18,6 +18,7 @@
 #![allow(clippy::doc_markdown, reason = "HAProxy and PyPI are names, not code")]
 
 pub mod browser;
+pub mod certificates;
 pub mod cut;
 pub mod detour;
 pub mod eds;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::file;
+use super::super::listener::check_allow;
 use super::super::units::{Addresses, Span, Switch, Whole};
 use super::super::{Forwarded, Gate, Service, WhenBad};
 use super::{NOT_A_WORD, Resolver, is_word};
@@ -26,6 +27,7 @@ impl Resolver<'_> {
             if listen.0.is_empty() {
                 self.problems.add(&key, "expected `listen`, such as `{listen: 0.0.0.0:3455}`");
             }
+            check_allow(&key, &listen.0, gate.allow.as_ref(), &mut self.problems);
             let service: Arc<str> = match &gate.service {
                 Some(service) => service.as_str().into(),
                 None => Arc::clone(default_service),
@@ -53,6 +55,7 @@ impl Resolver<'_> {
             }
             let shown = file::Gate {
                 listen: Some(listen.clone()),
+                allow: gate.allow.clone(),
                 service: Some(service.to_string()),
                 when_bad: Some(when_bad),
                 drain: Some(Span(drain)),
@@ -65,6 +68,7 @@ impl Resolver<'_> {
             gates.push(Gate {
                 name: name.as_str().into(),
                 listen: listen.0,
+                allow: gate.allow.clone(),
                 service,
                 when_bad,
                 drain,

@@ -17,9 +17,10 @@ use super::file::{self, Damping, File, LogFormat, LogLevel, Say};
 use super::positions::Positions;
 use super::problem::Problems;
 use super::units::{Addresses, Span, Whole};
-use super::{Address, Config, ConfigError, Listen, Log, Shutdown, Sources};
+use super::{Address, Config, ConfigError, Listen, ListenerKeys, Log, Shutdown, Sources};
 use crate::health;
 use crate::tahoe::NodeDir;
+use crate::tls::{HTTP_1, HTTP_2};
 use services::WRITE;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -66,11 +67,17 @@ fn overlay(
     let node = &mut file.node;
     set(&mut node.dir, sources.node_dir.as_ref(), ("node.dir", "--node-dir"), overridden);
     set(&mut node.url, sources.node.as_ref(), ("node.url", "--node"), overridden);
+    // Whoever names addresses opens them to nobody else than the file does.
+    let mut set_at = |listener: &mut Option<ListenerKeys>, at: &Option<Addresses>, names| {
+        if at.is_some() {
+            set(&mut listener.get_or_insert_default().0.at, at.as_ref(), names, overridden);
+        }
+    };
     let listen = &mut file.listen;
-    set(&mut listen.agent, sources.agent.as_ref(), ("listen.agent", "--agent"), overridden);
-    set(&mut listen.health, sources.health.as_ref(), ("listen.health", "--health"), overridden);
-    set(&mut listen.grpc, sources.grpc.as_ref(), ("listen.grpc", "--grpc"), overridden);
-    set(&mut listen.status, sources.status.as_ref(), ("listen.status", "--status"), overridden);
+    set_at(&mut listen.agent, &sources.agent, ("listen.agent", "--agent"));
+    set_at(&mut listen.health, &sources.health, ("listen.health", "--health"));
+    set_at(&mut listen.grpc, &sources.grpc, ("listen.grpc", "--grpc"));
+    set_at(&mut listen.status, &sources.status, ("listen.status", "--status"));
     file
 }
 
@@ -139,25 +146,37 @@ impl Resolver<'_> {
     }
 
     fn listen(&mut self, file: &file::Listen) -> Listen {
-        let resolve = |addresses: &Option<Addresses>, port| {
-            let local = Address::Tcp { host: "127.0.0.1".to_owned(), port };
-            addresses.clone().unwrap_or_else(|| Addresses(vec![local]))
-        };
-        let agent = resolve(&file.agent, 5290);
-        let health = resolve(&file.health, 5291);
-        let grpc = file.grpc.clone().unwrap_or_else(|| Addresses(Vec::new()));
-        let status = resolve(&file.status, 5293);
+        let mut resolve =
+            |key: &str, listener: &Option<ListenerKeys>, port: Option<u16>, protocol| {
+                let local = port.map(|port| Address::Tcp { host: "127.0.0.1".to_owned(), port });
+                let keys = listener.clone().unwrap_or_default();
+                let listener =
+                    keys.resolve(key, local.into_iter().collect(), protocol, &mut self.problems);
+                (Some(keys.shown(&listener)), listener)
+            };
+        let (agent_keys, agent) = resolve("listen.agent", &file.agent, Some(5290), None);
+        let (health_keys, health) =
+            resolve("listen.health", &file.health, Some(5291), Some(HTTP_1));
+        let (grpc_keys, grpc) = resolve("listen.grpc", &file.grpc, None, Some(HTTP_2));
+        let (status_keys, status) =
+            resolve("listen.status", &file.status, Some(5293), Some(HTTP_1));
         self.effective.listen = file::Listen {
-            agent: Some(agent.clone()),
-            health: Some(health.clone()),
-            grpc: Some(grpc.clone()),
-            status: Some(status.clone()),
+            agent: agent_keys,
+            health: health_keys,
+            grpc: grpc_keys,
+            status: status_keys,
         };
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         let listeners =
             [("agent", &agent), ("health", &health), ("grpc", &grpc), ("status", &status)];
-        for (name, addresses) in listeners {
-            for address in &addresses.0 {
+        for (name, listener) in listeners {
+            if let Some(file) = listener.tls.as_ref().and_then(|tls| tls.open_key.as_ref()) {
+                let file = file.display();
+                self.warnings.push(format!(
+                    "listen.{name}.tls.key: anybody on this machine may read {file}; take that away: chmod o= {file}"
+                ));
+            }
+            for address in &listener.at {
                 let key = format!("listen.{name}");
                 let any_port = matches!(address, Address::Tcp { port: 0, .. });
                 if let Some(other) = seen.insert(address.to_string(), name)
@@ -166,18 +185,19 @@ impl Resolver<'_> {
                     let message = format!("{address} is taken by listen.{other} already");
                     self.problems.add(&key, message);
                 }
-                if !address.is_local() {
+                if !address.is_local() && listener.takes_everybody() {
                     let who = if name == "status" {
                         "and it shows the grid's topology"
                     } else {
                         "see that only balancers can reach it"
                     };
-                    self.warnings
-                        .push(format!("{key}: anybody who reaches {address} may ask there, {who}"));
+                    self.warnings.push(format!(
+                        "{key}: anybody who reaches {address} may ask there, {who}; `allow` names who may"
+                    ));
                 }
             }
         }
-        Listen { agent: agent.0, health: health.0, grpc: grpc.0, status: status.0 }
+        Listen { agent, health, grpc, status }
     }
 
     fn shutdown(&mut self, file: &file::Shutdown) -> Shutdown {

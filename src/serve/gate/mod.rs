@@ -251,6 +251,7 @@ impl Gate {
         match port.close(listener).await {
             // They were there before the port closed, so they are served as the others are.
             Ok(waiting) => {
+                let waiting = waiting.into_iter().filter(|(_, peer)| hall.admits(*peer));
                 self.serve_later(accepted.into_iter().chain(waiting).collect(), hall, seats);
             }
             Err(e) => warn!(gate = &*self.config.name, "Cannot close {}: {e}.", port.address),

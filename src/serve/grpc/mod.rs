@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic_prost::ProstCodec;
 
-use super::accept::{Peer, Seat, Stream};
+use super::accept::{Peer, Seat, Wire};
 use crate::board::{Board, NodeView, ServiceBoard};
 use reflection::Reflection;
 
@@ -79,7 +79,7 @@ impl GrpcSite {
     }
 
     /// Serves a connection until the peer goes or the seat must be left.
-    pub async fn serve(self: Arc<Self>, stream: Stream, peer: Peer, seat: Seat) {
+    pub async fn serve(self: Arc<Self>, stream: impl Wire + 'static, peer: Peer, seat: Seat) {
         seat.reading();
         let seat = Arc::new(seat);
         let asked = Arc::new(Notify::new());

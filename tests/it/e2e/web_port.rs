@@ -2,58 +2,14 @@
 //! certificate of its own, a Unix socket; and TLS by `node.tls.pin` and `node.tls.ca`, which accept nothing else.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::farm::{beside, wait_line};
+use crate::lab::certificates;
 use crate::lab::hcf::Hcf;
 use crate::lab::place;
 use crate::lab::ports::free_port;
 use crate::lab::tahoe::{Gateway, Grid};
 use crate::lab::wait::{LONG, wait_until};
-
-/// Makes in the folder named: `own.pem` and `other.pem`, certificates that vouch for themselves without a name, each
-/// with its key; and `ca.pem`, which has signed `named.pem` for 127.0.0.1, with `named.key`.
-const CERTIFICATES: &str = r#"
-import datetime, ipaddress, sys
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-folder = sys.argv[1]
-
-def make(name, issuer=None, authority=True):
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    signer, by = issuer or (key, subject)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    day = datetime.timedelta(days=1)
-    certificate = (x509.CertificateBuilder().subject_name(subject).issuer_name(by)
-        .public_key(key.public_key()).serial_number(x509.random_serial_number())
-        .not_valid_before(now - day).not_valid_after(now + day)
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True))
-    if not authority:
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        certificate = certificate.add_extension(x509.SubjectAlternativeName([address]), critical=False)
-    certificate = certificate.sign(signer, hashes.SHA256())
-    with open(f"{folder}/{name}.pem", "wb") as file:
-        file.write(certificate.public_bytes(serialization.Encoding.PEM))
-    with open(f"{folder}/{name}.key", "wb") as file:
-        file.write(key.private_bytes(serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return key, subject
-
-make("own")
-make("other")
-make("named", make("ca"), authority=False)
-"#;
-
-fn make_certificates(folder: &Path) {
-    // The environment that Tahoe-LAFS is installed in has what makes them.
-    let python = place::root().join(".parts/venv/bin/python");
-    let run = Command::new(&python).args(["-c", CERTIFICATES]).arg(folder).output();
-    let run = run.unwrap_or_else(|error| panic!("{}: {error}", python.display()));
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-}
 
 /// Gives the node another `web.port` and starts it anew.
 fn serve_on(gateway: &mut Gateway, web_port: &str) {
@@ -81,7 +37,7 @@ fn every_form_of_web_port() {
     any_free_port(gateway);
     unix_socket(gateway);
     let folder = place::folder("certificates");
-    make_certificates(folder.path());
+    certificates::make(folder.path());
     own_certificate(gateway, folder.path());
     signed_certificate(gateway, folder.path());
 }
