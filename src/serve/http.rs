@@ -387,7 +387,12 @@ async fn changed(
 }
 
 /// Writes the answer to `out`, and says whether the connection goes on.
-pub(super) fn answer(request: &Request<'_>, site: &dyn Site, peer: Peer, out: &mut Vec<u8>) -> bool {
+pub(super) fn answer(
+    request: &Request<'_>,
+    site: &dyn Site,
+    peer: Peer,
+    out: &mut Vec<u8>,
+) -> bool {
     let path = slot(request.path, request.host);
     match request.method {
         "GET" => site.get(&path, request.query, peer).write(out, true, !request.keep),
