@@ -62,15 +62,12 @@ fn unquote(part: &[u8]) -> Vec<u8> {
         let byte = digits
             .filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))
             .and_then(|two| u8::from_str_radix(two, 16).ok());
-        match byte {
-            Some(byte) => {
-                plain.push(byte);
-                plain.extend_from_slice(piece.get(2..).unwrap_or_default());
-            }
-            None => {
-                plain.push(b'%');
-                plain.extend_from_slice(piece);
-            }
+        if let Some(byte) = byte {
+            plain.push(byte);
+            plain.extend_from_slice(piece.get(2..).unwrap_or_default());
+        } else {
+            plain.push(b'%');
+            plain.extend_from_slice(piece);
         }
     }
     plain
