@@ -19,7 +19,7 @@ fn probe_says_what_it_sees_by_table_json_and_exit_code() {
     assert_eq!(run.exit, 1, "write is not up: {run:?}");
     for line in [
         "read: up, weight 100",
-        "  servers       pass     5 of 3 usable (default; set node.dir or services.read.criteria.servers.min), 2 refused",
+        "  servers       pass     5 usable, 3 needed (default; set node.dir or services.read.criteria.servers.min), 2 refused",
         "write: down",
         "  servers       down     5 of 7 usable (default; set node.dir or services.write.criteria.servers.min), 2 refused",
         "  introducers   pass     1 of 1 introducers connected, 1 needed",
