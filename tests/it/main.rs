@@ -25,6 +25,7 @@ mod faults;
 mod gate;
 mod grpc;
 mod health;
+mod history;
 mod lifecycle;
 mod log;
 mod metrics;
