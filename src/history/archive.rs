@@ -259,15 +259,16 @@ fn from_disk(dir: &Path, query: Query) -> io::Result<Gather> {
         let Ok(file) = File::open(&path) else { continue };
         let mut first = None;
         read(file, |record, _| {
-            first = Some(record.at);
+            first = Some((record.seq, record.at));
             false
         })?;
-        segments.extend(first.map(|first| (path, first)));
+        segments.extend(first.map(|(seq, at)| (path, seq, at)));
     }
-    // What was before the segment that holds the beginning is not asked for.
-    let begin = segments.iter().rposition(|(_, first)| *first <= query.since).unwrap_or(0);
-    let mut gather = Gather::new(query, segments.first().map(|(_, first)| *first));
-    for (path, _) in segments.into_iter().skip(begin) {
+    // What was before the segment that holds the beginning is not asked for, nor what an earlier part has told.
+    let begins = |(_, seq, at): &(_, u64, SystemTime)| *at <= query.since || *seq <= query.after;
+    let begin = segments.iter().rposition(begins).unwrap_or(0);
+    let mut gather = Gather::new(query.clone(), segments.first().map(|(_, _, at)| *at));
+    for (path, ..) in segments.into_iter().skip(begin) {
         let Ok(file) = File::open(&path) else { continue };
         let mut more = true;
         let each = |record: Record, bytes| {

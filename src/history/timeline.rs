@@ -15,8 +15,8 @@ use crate::overrides::rfc3339;
 /// A day in minutes.
 const DAY: usize = 24 * 60;
 /// The most bands and points of one picture, and of all of them together.
-const BANDS: usize = 40;
-const ALL_BANDS: usize = 80;
+const BANDS: usize = 32;
+const ALL_BANDS: usize = 56;
 /// The most transitions that are remembered of a service, and those that are shown as text.
 const MARKS: usize = 64;
 const ROWS: usize = 5;

@@ -308,9 +308,6 @@ fn seven_days_are_read_at_a_start_and_answered_in_parts() {
         run.stdout.lines().last().unwrap()
     );
     let page = get(hcf.status(), "/").unwrap().text();
-    assert!(
-        page.contains("The last 24 h (UTC): up 23 h 59 min, down 1 min")
-            || page.contains("The last 24 h (UTC): "),
-        "{page}"
-    );
+    // A minute in which it was down is one in which it was down, however short that was.
+    assert!(page.contains("The last 24 h (UTC): up 22 h 4"), "{page}");
 }
