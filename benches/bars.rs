@@ -48,6 +48,8 @@ fn main() -> ExitCode {
     gate_reopens(&mut bars);
     fleet(&mut bars);
     scrapes(&mut bars);
+    pages(&mut bars);
+    full_history(&mut bars);
     println!("{}", bars.table);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -410,4 +412,57 @@ fn scrapes(bars: &mut Bars) {
         .collect();
     times.sort_by(f64::total_cmp);
     bars.note("median of 101: a scrape of 100 askers, connecting too", times[50], 2.0, "ms");
+}
+
+/// The status page of a grid of a thousand servers.
+fn pages(bars: &mut Bars) {
+    let node = FakeNode::start(Answer::Grid { connected: 600, refused: 400 });
+    let folder = lab::place::folder("pages");
+    lab::past::write(folder.path());
+    let state = folder.path().display();
+    let mut hcf = start(&format!("node: {{every: 1h}}\nstate_dir: {state}"), &node);
+    let page = || get(hcf.status(), "/").unwrap().body;
+    wait_until("the servers and the past", LONG, || {
+        let page = String::from_utf8(page()).unwrap();
+        page.contains("of 1000 known") && page.contains("class=\"down\"")
+    });
+    bars.note(
+        "the status page of 1,000 servers and 24 hours",
+        page().len() as f64 / 1024.0,
+        50.0,
+        "KiB",
+    );
+    let status = hcf.status().to_owned();
+    let pid = hcf.process().pid();
+    let before = cpu_time(pid);
+    for _ in 0..100 {
+        get(&status, "/").unwrap();
+    }
+    let spent = cpu_time(pid).saturating_sub(before).as_secs_f64() * 1e3 / 100.0;
+    bars.note("CPU of it, connecting too", spent, 5.0, "ms");
+}
+
+/// Resident memory with a history of seven days, and after all of it was asked for.
+fn full_history(bars: &mut Bars) {
+    let node = FakeNode::healthy();
+    let folder = lab::place::folder("past");
+    lab::past::write(folder.path());
+    let mut hcf =
+        start(&format!("log: {{level: info}}\nstate_dir: {}", folder.path().display()), &node);
+    wait_up(&hcf);
+    let records = || get(hcf.status(), "/metrics").unwrap().text();
+    wait_until("the past", LONG, || records().contains("\nhcf_history_records 11"));
+    let status = hcf.status().to_owned();
+    let pid = hcf.process().pid();
+    bars.note("resident memory with a history of seven days", resident(pid), 10.0, "MiB");
+    let begun = Instant::now();
+    let (mut next, mut bytes) = (Some("/v1/history?since=7d".to_owned()), 0);
+    while let Some(path) = next {
+        let answer = get(&status, &path).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        bytes += answer.body.len();
+        next = answer.json()["next"].as_str().map(str::to_owned);
+    }
+    println!("all of it: {} KiB in {:.0} ms", bytes >> 10, begun.elapsed().as_secs_f64() * 1e3);
+    bars.note("resident memory after all of it was asked for", resident(pid), 16.0, "MiB");
 }

@@ -39,6 +39,19 @@ pub enum Command {
     Wait(Wait),
     /// Show what a running sidecar says, and why.
     Status(Status),
+    /// Show what a running sidecar has said, and when: each change, and how the time was spent.
+    ///
+    /// Seven days are kept, in at most 4 MiB of the state directory, or 1 MiB of memory without one. When hcf did not run,
+    /// nothing is known. Exits with 0 when every service is up now.
+    History(History),
+    /// Explain why a service was what it was: reasons, numbers, and what changed just before.
+    ///
+    /// Exits with 0 if it was up, 1 if it was not or nothing is known.
+    Explain(Explain),
+    /// Follow what a running sidecar says, as it changes.
+    ///
+    /// Draws anew in a terminal, and prints a line for each change into a pipe. Connects again when the sidecar went away.
+    Watch(Watch),
     /// Let what runs finish, and send no new work.
     ///
     /// It stands until `hcf clear`, or until the end that it is given: `hcf drain write --reason "disk swap" --for 30m`.
@@ -302,23 +315,74 @@ pub struct Wait {
     pub timeout: Duration,
 }
 
-/// Show what a running sidecar says.
-#[derive(Args, Debug)]
-pub struct Status {
+/// How a running sidecar is asked.
+#[derive(Args, Clone, Debug)]
+pub struct LookArgs {
     /// Where the sidecar is.
     #[command(flatten)]
     pub sidecar: SidecarArgs,
-    /// The service; all of them, and the worst one counts, unless named.
-    pub service: Option<String>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
     /// Ask this listener instead of the admin socket: `http://127.0.0.1:5293` or `unix:/path`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// How long the answer may take.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+}
+
+/// Show what a running sidecar says.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// The service; all of them, and the worst one counts, unless named.
+    pub service: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what a running sidecar has said.
+#[derive(Args, Debug)]
+pub struct History {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// The service; all of them unless named.
+    pub service: Option<String>,
+    /// From when on: a length back such as `2h`, or a time such as `2026-11-24T14:03:00Z`.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Explain why a service was what it was.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// The service.
+    pub service: String,
+    /// When: `2026-11-24T14:03:00Z`, `14:03` or `14:03:05` in UTC (the last time that it was), or `10m` for ten minutes
+    /// ago; now unless said.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+}
+
+/// Follow what a running sidecar says.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Where the sidecar is.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// The service; all of them unless named.
+    pub service: Option<String>,
+    /// Print JSON, one line for each event.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Files that prove what the node can do.

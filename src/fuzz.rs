@@ -4,7 +4,7 @@
 //! searches for bytes that break them, and what it has kept in `fuzz/corpus` is fed to them by each run of the tests.
 //! They stand beside what they try, so that nothing of it is shown for their sake.
 
-use crate::{config, daemon, fleet, overrides, serve, tahoe};
+use crate::{config, daemon, fleet, history, overrides, serve, tahoe};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
@@ -21,6 +21,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("gate_request", serve::gate::fuzz::gate_request),
     ("grid_manager", tahoe::fuzz::grid_manager),
     ("grpc_message", serve::grpc::fuzz::grpc_message),
+    ("history_lines", history::fuzz::history_lines),
     ("http_request", serve::fuzz::http_request),
     ("order_file", overrides::fuzz::order_file),
     ("order_store", overrides::fuzz::order_store),

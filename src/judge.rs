@@ -16,6 +16,7 @@ use crate::health::{
     Code, Facts, Kept, Moment, Observation, Orders, Reason, Roll, ServiceJudge, State, Stop,
     Verdict, Weight,
 };
+use crate::history::{News, Tap};
 use crate::overrides::Ruling;
 use crate::serve::Words;
 use crate::systemd::Systemd;
@@ -34,6 +35,7 @@ pub struct Judge {
     /// Told once, when the first look has finished.
     first: Option<oneshot::Sender<()>>,
     systemd: Systemd,
+    history: Tap,
 }
 
 /// One service and its judge.
@@ -106,9 +108,16 @@ impl Judge {
             failing: false,
             first: first_look,
             systemd,
+            history: Tap::default(),
         };
         judge.freshen();
         (judge, board, first)
+    }
+
+    /// The same judge, which also tells the history.
+    #[must_use]
+    pub fn telling(self, history: Tap) -> Self {
+        Self { history, ..self }
     }
 
     /// Says that the sidecar is ready: the caller knows that every listener is bound.
@@ -162,9 +171,11 @@ impl Judge {
         for seat in &mut self.seats {
             seat.judge.look(&look);
         }
+        let view = self.note(look);
+        self.history.tell(self.clock.now(), News::Looked(Arc::clone(&view)));
         self.publish(inbox, false);
         self.freshen();
-        self.note(look);
+        self.publisher.node.send_replace(view);
         if let Some(first) = self.first.take() {
             // Whoever waits for the first look may have gone meanwhile.
             let _ = first.send(());
@@ -211,7 +222,7 @@ impl Judge {
     fn publish(&mut self, inbox: &Inbox, all: bool) {
         let now = self.clock.now();
         let generation = inbox.rulings.borrow().generation;
-        let mut changed = false;
+        let mut changed = Vec::new();
         for (place, (seat, sender)) in
             self.seats.iter_mut().zip(&self.publisher.services).enumerate()
         {
@@ -224,11 +235,13 @@ impl Judge {
                 counts.turned(&last.verdict, &verdict);
             }
             transition(&seat.service.name, &last.verdict, &verdict);
-            sender.send_replace(Arc::new(answers(&seat.service, verdict)));
-            changed = true;
+            let answers = Arc::new(answers(&seat.service, verdict));
+            changed.push(Arc::clone(&answers));
+            sender.send_replace(answers);
         }
         self.publisher.applied(generation);
-        if changed {
+        if !changed.is_empty() {
+            self.history.tell(now, News::Said(changed));
             self.systemd.status(&self.summary());
         }
     }
@@ -245,7 +258,7 @@ impl Judge {
     }
 
     /// Keeps the look for showing, and logs where looks begin to fail.
-    fn note(&mut self, look: Observation) {
+    fn note(&mut self, look: Observation) -> Arc<NodeView> {
         let code = look.outcome.as_ref().err().map(|failure| failure.kind.code());
         self.publisher.counts.polled(code, look.took);
         let failure = match look.outcome {
@@ -265,15 +278,14 @@ impl Judge {
             }
         }
         self.failing = failure.is_some();
-        let view = NodeView {
+        Arc::new(NodeView {
             finished: Some(look.finished),
             took: look.took,
             failure,
             facts: self.facts.clone(),
             seen: self.seen,
             since: self.roll.since().collect(),
-        };
-        self.publisher.node.send_replace(Arc::new(view));
+        })
     }
 }
 

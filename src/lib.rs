@@ -12,6 +12,7 @@
 //! - [`tahoe`] is all that knows Tahoe-LAFS: it looks at the node and says what it saw, and [`lookout`]
 //!   says at what.
 //! - [`health`] decides: criteria, damping, verdict. No I/O, no clock.
+//! - [`history`] keeps what was, and explains it.
 //! - [`judge`] is the one task that publishes verdicts, on the [`board`].
 //! - [`serve`] are the listeners, which read the board and nothing else.
 //! - [`fleet`] follows the sidecars of many nodes, and writes the file by which Envoy knows them.
@@ -24,10 +25,12 @@ pub mod cmd;
 pub mod config;
 pub mod counts;
 pub mod daemon;
+pub mod events;
 pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod health;
+pub mod history;
 pub mod host;
 pub mod judge;
 pub mod log;

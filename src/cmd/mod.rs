@@ -3,6 +3,7 @@
 mod canary;
 mod check;
 mod eds;
+mod history;
 mod lint;
 mod order;
 mod probe;
@@ -15,6 +16,7 @@ mod sidecar;
 mod snippet;
 mod status;
 mod wait;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -81,6 +83,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Probe(args) => probe::run(args),
         Command::Wait(args) => wait::run(args),
         Command::Status(args) => status::run(args),
+        Command::History(args) => history::run(args),
+        Command::Explain(args) => history::why(args),
+        Command::Watch(args) => watch::run(args),
         Command::Drain(args) => order::run(args, order::What::State("drain")),
         Command::Maint(args) => order::run(args, order::What::State("maint")),
         Command::Down(args) => order::run(args, order::What::State("down")),
@@ -113,6 +118,11 @@ fn complain(failure: &Failure) {
         Failure::Refused(error) => error.clone(),
         other => format!("hcf: {other}"),
     });
+}
+
+/// Writes what is no answer to stderr.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "hcf: {text}");
 }
 
 /// Writes an answer to stdout.

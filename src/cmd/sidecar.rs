@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::Method;
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, Method, Response};
 use serde_json::Value;
+use tokio::time::timeout;
 
-use super::Failure;
-use crate::cli::SidecarArgs;
+use super::{Failure, load};
+use crate::cli::{LookArgs, SidecarArgs};
 use crate::config::{Address, Config};
 
 /// Where a sidecar is asked.
@@ -65,6 +67,28 @@ impl Place {
         }
     }
 
+    /// Asks where these say: at the listener that is named, else at the admin socket, else at the status listener, since
+    /// who may not use the admin socket, or has none, may still look.
+    pub(super) async fn first<T>(
+        args: &LookArgs,
+        ask: impl AsyncFn(Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Some(url) = &args.url {
+            return ask(Self::of_url(url)).await;
+        }
+        let admin = match Self::admin(&args.sidecar) {
+            Ok(admin) => ask(admin).await,
+            Err(failure) => Err(failure),
+        };
+        match admin {
+            Err(Failure::NoSidecar(_)) if args.sidecar.socket.is_none() => {
+                let config = load(&args.sidecar.config.sources())?;
+                ask(Self::status(&config)?).await
+            }
+            said => said,
+        }
+    }
+
     /// What `--url` names.
     pub(super) fn of_url(url: &str) -> Self {
         match url.strip_prefix("unix:") {
@@ -81,35 +105,65 @@ impl Place {
         body: Option<&Value>,
         timeout: Duration,
     ) -> Result<(u16, Value), Failure> {
-        let builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(timeout);
-        let (builder, base) = match self {
-            Self::Unix(path) => (builder.unix_socket(path.clone()), "http://localhost"),
-            Self::Url(url) => (builder, url.as_str()),
-        };
-        let client = builder.build().context("cannot set up the request")?;
-        let mut request = client.request(method, format!("{base}{path}"));
+        let client = self.client(|builder| builder.timeout(timeout))?;
+        let mut request = client.request(method, format!("{}{path}", self.base()));
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        let response = request.send().await.map_err(|e| {
-            let why = if e.is_timeout() {
-                "no answer in time; is `hcf run` running there?"
-            } else if is_denied(&e) {
-                "permission denied; its file says whose group may connect (admin.group)"
-            } else {
-                "nobody answers; is `hcf run` running there?"
-            };
-            Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
-        })?;
+        let response = request.send().await.map_err(|e| self.unheard(&e))?;
         let status = response.status().as_u16();
         let body = response.bytes().await.context("the answer broke off")?;
         let value = serde_json::from_slice(&body);
         value.map(|value| (status, value)).map_err(|_| {
             Failure::NoSidecar(format!("what answers at {self} is not a sidecar (status {status})"))
         })
+    }
+
+    /// Asks for what goes on until one side ends it; the first of it must come in `time`.
+    pub(super) async fn stream(&self, path: &str, time: Duration) -> Result<Response, Failure> {
+        let client = self.client(|builder| builder.connect_timeout(time))?;
+        let asking = client.get(format!("{}{path}", self.base())).send();
+        let late = || {
+            let why = "no answer in time; is `hcf run` running there?";
+            Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
+        };
+        let sent = timeout(time, asking).await.map_err(|_| late())?;
+        let response = sent.map_err(|e| self.unheard(&e))?;
+        match response.status().as_u16() {
+            200 => Ok(response),
+            503 => Err(Failure::NoSidecar(format!("as many watch the sidecar at {self} as may"))),
+            status => Err(Failure::NoSidecar(format!(
+                "{self} answered with status {status}, so it is no sidecar's status listener"
+            ))),
+        }
+    }
+
+    fn client(&self, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, Failure> {
+        let builder = Client::builder().no_proxy().redirect(Policy::none());
+        let builder = match self {
+            Self::Unix(path) => builder.unix_socket(path.clone()),
+            Self::Url(_) => builder,
+        };
+        Ok(set(builder).build().context("cannot set up the request")?)
+    }
+
+    fn base(&self) -> &str {
+        match self {
+            Self::Unix(_) => "http://localhost",
+            Self::Url(url) => url,
+        }
+    }
+
+    /// Why there was no answer.
+    fn unheard(&self, error: &reqwest::Error) -> Failure {
+        let why = if error.is_timeout() {
+            "no answer in time; is `hcf run` running there?"
+        } else if is_denied(error) {
+            "permission denied; its file says whose group may connect (admin.group)"
+        } else {
+            "nobody answers; is `hcf run` running there?"
+        };
+        Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
     }
 
     /// The whole status.

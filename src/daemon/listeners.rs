@@ -17,6 +17,7 @@ use super::room::{self, Room};
 use crate::board::Board;
 use crate::config::{self, Address, Config};
 use crate::health::Moment;
+use crate::history::Archive;
 use crate::overrides::{Desk, Ruling};
 use crate::serve::HealthSite;
 use crate::serve::accept::{self, Allow, Seats};
@@ -164,11 +165,12 @@ impl Sites {
         board: &Arc<Board>,
         gates: Gates,
         rulings: watch::Receiver<Arc<Ruling>>,
+        history: Arc<Archive>,
         desk: Desk,
         reload: mpsc::Sender<Request>,
     ) -> Result<Self> {
         let health = Arc::new(HealthSite { board: Arc::clone(board), listener: "health" });
-        let status = Arc::new(StatusSite::new(Arc::clone(board), gates, rulings));
+        let status = Arc::new(StatusSite::new(Arc::clone(board), gates, rulings, history));
         let admin = Arc::new(AdminSite::new(Arc::clone(&status), desk, reload));
         let grpc = Arc::new(GrpcSite::new(board)?);
         Ok(Self { board: Arc::clone(board), health, grpc, status, admin })

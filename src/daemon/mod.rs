@@ -31,6 +31,7 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{Config, Say, Shutdown, Sources};
 use crate::health::{Observation, Stop};
+use crate::history;
 use crate::judge::{Inbox, Judge, Memory};
 use crate::lookout;
 use crate::overrides::{self, Desk, Keeper, Loaded, Ruling, Store};
@@ -166,6 +167,8 @@ impl Sidecar {
         let ruling = Arc::clone(&rulings.borrow());
         let (judge, board, first_look) = Judge::new(&config, clock, memory, &ruling, systemd);
         let (board, tasks) = (Arc::new(board), TaskTracker::new());
+        let (historian, tap) = history::open(config.state_dir.as_ref(), Arc::clone(&board));
+        let (judge, archive) = (judge.telling(tap), historian.archive());
         let answering = Arc::new(Thread::new("answers"));
         let carrying = Arc::new(Thread::new("gates"));
         let room = Room::here(sockets.len(), !ports.is_empty());
@@ -187,6 +190,7 @@ impl Sidecar {
             let _ = knew.send(judge.run(inbox).await);
         });
         parts.spawn("the keeper of overrides", stop.clone(), keeper.run(stop.clone()));
+        parts.spawn("the keeper of the history", stop.clone(), historian.run(stop.clone()));
         let (plan, planned) = watch::channel(lookout::plan(&config));
         let (canaries, results) = Canaries::new(clock, planned);
         parts.spawn("the canaries", stop.clone(), canaries.run(stop.clone()));
@@ -197,7 +201,7 @@ impl Sidecar {
         }
 
         let gates = Gates::default();
-        let sites = Sites::new(&shared.board, gates.shown(), rulings, desk, reload)?;
+        let sites = Sites::new(&shared.board, gates.shown(), rulings, archive, desk, reload)?;
         let mut sidecar = Self {
             listeners: Listeners::new(sites),
             gates,

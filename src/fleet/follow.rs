@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::config::Sidecar;
 use super::rules::Word;
+use crate::events::Frames;
 
 /// How long connecting may take, and how long the first event.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -19,8 +20,6 @@ const FIRST_TIME: Duration = Duration::from_secs(5);
 /// The first and the last pause between two tries.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 const MOST_PAUSE: Duration = Duration::from_secs(2);
-/// The largest event.
-const EVENT_LIMIT: usize = 256 << 10;
 /// Heartbeats that may stay away: one is late, two are two too many.
 const BEATS: u32 = 3;
 /// No word counts for longer, whatever a sidecar says.
@@ -112,28 +111,25 @@ async fn listen(
                 return "nobody wants to hear of it".to_owned();
             }
         }
-        if events.buffer.len() > EVENT_LIMIT {
+        if events.0.is_too_long() {
             return "it says too much at a time".to_owned();
         }
     }
 }
 
-/// Takes a stream apart into events.
+/// Takes a stream apart into what a sidecar says.
 #[derive(Debug, Default)]
-pub(super) struct Events {
-    pub(super) buffer: Vec<u8>,
-}
+pub(super) struct Events(pub(super) Frames);
 
 impl Events {
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        self.0.push(bytes);
     }
 
     /// The next whole event that means something to us.
     pub(super) fn next(&mut self) -> Option<(News, Duration)> {
-        while let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
-            let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            if let Some(read) = std::str::from_utf8(&event).ok().and_then(read) {
+        while let Some((name, data)) = self.0.next() {
+            if let Some(read) = read(&name, &data) {
                 return Some(read);
             }
         }
@@ -167,11 +163,8 @@ struct Change {
     word: Word,
 }
 
-/// Reads one event; `None` for a comment, and for an event that only a newer sidecar knows.
-fn read(event: &str) -> Option<(News, Duration)> {
-    let field =
-        |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let (name, data) = (field("event")?, field("data")?);
+/// Reads one event; `None` for one that only a newer sidecar knows.
+fn read(name: &str, data: &str) -> Option<(News, Duration)> {
     let (words, all) = match name {
         "verdicts" => (serde_json::from_str::<Everything>(data).ok()?.services, true),
         "verdict" => {
@@ -231,10 +224,10 @@ mod tests {
         ] {
             let mut events = Events::default();
             events.push(text.as_bytes());
-            assert_eq!((all(&mut events), events.buffer.len()), (vec![], 0), "{text:?}");
+            assert_eq!((all(&mut events), events.0.rest().len()), (vec![], 0), "{text:?}");
         }
         let mut events = Events::default();
         events.push(b"\xff\n\nevent");
-        assert_eq!((all(&mut events), events.buffer.len()), (vec![], 5));
+        assert_eq!((all(&mut events), events.0.rest().len()), (vec![], 5));
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn fleet_events(data: &[u8]) {
             events.push(piece);
             heard.extend(std::iter::from_fn(|| events.next()));
         }
-        (heard, events.buffer)
+        (heard, events.0.rest().to_vec())
     };
     let (said, rest) = heard(usize::from(*size) + 1);
     assert_eq!(

@@ -35,6 +35,7 @@ pub use keeper::{Desk, Keeper};
 pub use request::{Clear, Lasting, Refused, Request};
 pub use store::{InUse, Loaded, Store};
 pub use time::{Expiry, Now};
+pub(crate) use time::{parse_rfc3339, rfc3339, wall};
 pub use wire::Put;
 
 use spoken::Spoken;
@@ -73,10 +74,10 @@ impl Entry {
 impl std::fmt::Display for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { service, word, reason, owner, by, since, expiry } = self;
-        let (word, since) = (Spoken::from(*word), time::rfc3339(*since));
+        let (word, since) = (Spoken::from(*word), rfc3339(*since));
         write!(f, "{service}: {word}: {reason}. For {owner}, by {by}, since {since}, ")?;
         match expiry.until() {
-            Some(until) => write!(f, "until {}", time::rfc3339(until)),
+            Some(until) => write!(f, "until {}", rfc3339(until)),
             None => f.write_str("with no end set"),
         }
     }
@@ -104,8 +105,8 @@ impl Entry {
             word: self.word.into(),
             reason: &self.reason,
             by: &self.by,
-            since: time::rfc3339(self.since),
-            until: self.expiry.until().map(time::rfc3339),
+            since: rfc3339(self.since),
+            until: self.expiry.until().map(rfc3339),
         }
     }
 }

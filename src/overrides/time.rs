@@ -137,7 +137,7 @@ pub(super) fn whole_millis(time: SystemTime) -> SystemTime {
 }
 
 /// A time as people and JSON write it: RFC 3339 in UTC, to the millisecond.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(whole_millis(time)).to_string()
 }
 
@@ -148,7 +148,7 @@ pub(super) fn minute(time: SystemTime) -> String {
 }
 
 /// Reads an RFC 3339 time, in UTC or with an offset. `None` when it is none, or before 1970.
-pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     if let Ok(time) = humantime::parse_rfc3339(text) {
         return Some(whole_millis(time));
     }
@@ -171,19 +171,19 @@ pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
 }
 
 /// Times in what is kept.
-pub(super) mod wall {
+pub(crate) mod wall {
     use std::time::SystemTime;
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(in crate::overrides) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::rfc3339(*time))
     }
 
-    pub(in crate::overrides) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<SystemTime, D::Error> {
         let text = String::deserialize(deserializer)?;

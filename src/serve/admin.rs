@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::accept::Peer;
-use super::http::{Change, Changing, Reply, Site};
+use super::http::{Change, Later, Reply, Site};
 use super::status::StatusSite;
 use super::watch::Watcher;
 use crate::board::Board;
@@ -140,7 +140,11 @@ impl Site for AdminSite {
         self.status.watch(path)
     }
 
-    fn change<'a>(&'a self, change: Change<'a>) -> Option<Changing<'a>> {
+    fn later<'a>(&'a self, path: &str, query: &'a str) -> Option<Later<'a>> {
+        self.status.later(path, query)
+    }
+
+    fn change<'a>(&'a self, change: Change<'a>) -> Option<Later<'a>> {
         let Change { method, path, query, body, peer } = change;
         let names = path.strip_prefix("/v1/overrides/");
         let overrides = names.is_some() || path == "/v1/overrides";

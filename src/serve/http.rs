@@ -47,14 +47,19 @@ pub trait Site: Send + Sync {
         None
     }
 
+    /// The answer to a GET (or, without its body, a HEAD) of this path, where it takes its time; `None` elsewhere.
+    fn later<'a>(&'a self, _path: &str, _query: &'a str) -> Option<Later<'a>> {
+        None
+    }
+
     /// The answer to any other method; `None` where nothing can be changed.
-    fn change<'a>(&'a self, _change: Change<'a>) -> Option<Changing<'a>> {
+    fn change<'a>(&'a self, _change: Change<'a>) -> Option<Later<'a>> {
         None
     }
 }
 
-/// A change on its way.
-pub type Changing<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+/// An answer on its way.
+pub type Later<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 
 /// A request that would change something.
 #[derive(Debug)]
@@ -175,7 +180,10 @@ pub async fn serve(mut stream: impl Wire, peer: Peer, seat: Seat, site: Arc<dyn 
                 {
                     return watcher.serve(&mut stream, &seat).await;
                 }
-                if let Some(reply) = changed(&request, rest, &mut stream, &*site).await {
+                if let Some(reply) = later(&request, &*site).await {
+                    reply.write(&mut out, request.method == "GET", !request.keep);
+                    request.keep && !seat.must_leave()
+                } else if let Some(reply) = changed(&request, rest, &mut stream, &*site).await {
                     reply.write(&mut out, true, true);
                     false
                 } else {
@@ -357,6 +365,13 @@ impl<'a> Request<'a> {
         let host = host.and_then(|h| std::str::from_utf8(h.value).ok()).unwrap_or_default();
         Some(Self { method: request.method?, path, query, host, length, keep })
     }
+}
+
+/// An answer that takes its time; `None` where there is none.
+async fn later(request: &Request<'_>, site: &dyn Site) -> Option<Reply> {
+    let reading = matches!(request.method, "GET" | "HEAD");
+    let answer = reading.then(|| site.later(request.path, request.query)).flatten()?;
+    Some(answer.await)
 }
 
 /// The answer to a request that changes something; `None` where there is none, or nothing to change.

@@ -13,6 +13,7 @@ use super::status::StatusSite;
 use crate::board::Board;
 use crate::counts::{SAID, said};
 use crate::health::{Link, Verdict, Word};
+use crate::history::{Archive, Summary};
 use crate::overrides::{Entry, Ruling};
 
 const BUILD: Family =
@@ -173,6 +174,18 @@ const OLDEST: Family = gauge(
 )
 .unit("seconds");
 const LOST: Family = gauge("hcf_overrides_lost", &[], "1 if what was ordered cannot be read.");
+const HISTORY: Family =
+    gauge("hcf_history_records", &[], "Transitions and minutes that the history keeps.");
+const HISTORY_SIZE: Family =
+    gauge("hcf_history_size_bytes", &[], "What they take in the state directory, or in memory.")
+        .unit("bytes");
+const HISTORY_MISSING: Family = counter(
+    "hcf_history_missing",
+    &[],
+    "Records that could not be kept, and lines that could not be read.",
+);
+const HISTORY_ERRORS: Family =
+    counter("hcf_history_write_errors", &[], "Writes of the history that failed.");
 const RELOADS: Family = counter(
     "hcf_reloads",
     &["outcome"],
@@ -189,6 +202,7 @@ pub(super) fn metrics(site: &StatusSite, query: &str) -> Reply {
     listeners(&mut page, site.board());
     gates(&mut page, site);
     overrides(&mut page, &site.ruling());
+    history(&mut page, site.history());
     page.reply()
 }
 
@@ -347,4 +361,12 @@ fn overrides(page: &mut Page, ruling: &Ruling) {
     page.all(&OVERRIDES, orders.iter().map(|(labels, (count, _))| (*labels, *count)));
     page.all(&OLDEST, orders.iter().map(|(labels, (_, oldest))| (*labels, seconds(*oldest))));
     page.one(&LOST, u8::from(ruling.lost));
+}
+
+fn history(page: &mut Page, history: &Archive) {
+    let Summary { records, bytes, missing, .. } = history.summary();
+    page.one(&HISTORY, records);
+    page.one(&HISTORY_SIZE, bytes);
+    page.one(&HISTORY_MISSING, missing);
+    page.one(&HISTORY_ERRORS, history.errors.get());
 }

@@ -27,4 +27,5 @@ mod words;
 
 pub use health::HealthSite;
 pub use openapi::openapi;
+pub(crate) use openapi::time;
 pub use words::Words;

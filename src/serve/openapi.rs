@@ -9,6 +9,7 @@ use super::http::Problem;
 use super::status::Status;
 use super::watch::{Change, Everything, Fresh};
 use super::words::{Body, Plain};
+use crate::history::record::History;
 use crate::overrides::Shown;
 
 const JSON: &str = "application/json";
@@ -81,6 +82,18 @@ fn paths(bodies: &mut Bodies) -> Value {
     let text = json!({"type": "string"});
     let status = bodies.json::<Status>(JSON, "Everything.");
     let overrides = bodies.json::<Overrides<'_>>(JSON, "What operators have ordered.");
+    let history = bodies.json::<History>(JSON, "What was; `next` is where it goes on.");
+    let unread = bodies.json::<Problem>(JSON, "It cannot be read, or not in time.");
+    let unheard = bodies.json::<Problem>(JSON, "No such service, now or then.");
+    let asked = [
+        in_query(
+            "since",
+            "2h",
+            "From when on: a length back, or a time as RFC 3339 has it; 24h unless said.",
+        ),
+        in_query("service", "write", "One service; all of them unless said."),
+        in_query("after", "0", "Only what has a higher number: from `next`."),
+    ];
     let alive = bodies.json::<Plain>(JSON, "It runs.");
     let ready =
         bodies.json::<Plain>(JSON, "Every listener is bound, and the first look has finished.");
@@ -138,6 +151,12 @@ fn paths(bodies: &mut Bodies) -> Value {
         "/style.css": get("style", "The style of the status page.", &[], &[("200", style)]),
         "/v1/status": get("status", "Everything that is known.", &[], &[("200", status)]),
         "/v1/overrides": get("overrides", "What operators have ordered.", &[], &[("200", overrides)]),
+        "/v1/history": get(
+            "history",
+            "What was, and why.",
+            &asked,
+            &[("200", history), ("404", unheard), ("503", unread)],
+        ),
         "/v1/watch": get("watch", "Verdicts as they change.", &[], &[("200", events), ("503", full)]),
         "/metrics": get("metrics", "Figures for Prometheus.", &[format], &[("200", metrics)]),
         "/health": default,
@@ -161,7 +180,7 @@ struct Overrides<'a> {
 }
 
 /// A time as RFC 3339 has it, in UTC.
-pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
 }
 

@@ -5,6 +5,8 @@
 mod grid;
 mod plain;
 
+use std::sync::Arc;
+
 use askama::Template;
 
 use self::grid::Grid;
@@ -13,6 +15,7 @@ use super::status::{GateStatus, Status, StatusSite};
 use crate::board::{Board, NodeView, ServiceBoard};
 use crate::config::WhenBad;
 use crate::health::{Else, Finding, Moment, State, Verdict};
+use crate::history::Shown;
 use crate::overrides::Entry;
 use crate::serve::askers::Seen;
 
@@ -67,6 +70,8 @@ struct Service {
     ago: String,
     checks: Vec<Check>,
     parts: Vec<Part>,
+    /// The last 24 hours; nothing in the first moment after the start.
+    day: Option<Shown>,
 }
 
 struct Check {
@@ -121,11 +126,14 @@ impl Page {
         let status = Status::of(site);
         let board = site.board();
         let now = board.clock.now();
-        let view = std::sync::Arc::clone(&board.node.borrow());
+        let view = Arc::clone(&board.node.borrow());
         let name = if status.node.nickname.is_empty() { "gateway" } else { &status.node.nickname };
         let table = board.table();
-        let services: Vec<Service> =
-            table.services.iter().map(|service| Service::of(service, board, &view, now)).collect();
+        let days = site.history().shown();
+        let of = |service: &Arc<ServiceBoard>| {
+            Service::of(service, board, &view, now, days.get(&*service.name).cloned())
+        };
+        let services: Vec<Service> = table.services.iter().map(of).collect();
         let headline = services
             .iter()
             .map(|service| format!("{} {}", service.name, service.word))
@@ -195,7 +203,13 @@ fn notes(status: &Status) -> Vec<String> {
 }
 
 impl Service {
-    fn of(service: &ServiceBoard, board: &Board, view: &NodeView, now: Moment) -> Self {
+    fn of(
+        service: &ServiceBoard,
+        board: &Board,
+        view: &NodeView,
+        now: Moment,
+        day: Option<Shown>,
+    ) -> Self {
         let answers = service.answers();
         let verdict = &answers.verdict;
         let (class, word) = word(verdict);
@@ -219,6 +233,7 @@ impl Service {
             ago: plain::ago(now.since(since)),
             checks: verdict.findings.iter().map(Check::of).collect(),
             parts: parts.collect(),
+            day,
         }
     }
 }

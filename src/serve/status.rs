@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use schemars::JsonSchema;
@@ -15,15 +16,17 @@ use super::HealthSite;
 use super::accept::Peer;
 use super::askers::Seen;
 use super::gate::Gate;
-use super::http::{Reply, Site};
+use super::http::{Later, Reply, Site};
 use super::openapi::{perhaps_time, time};
 use super::watch::{Watcher, Watchers};
 use super::{metrics, page};
-use crate::board::{Board, Table};
+use crate::board::{Board, ServiceBoard, Table};
 use crate::clock::Clock;
 use crate::config::{Address, WhenBad};
 use crate::daemon::Outcome;
 use crate::health::{Finding, Moment, Part, Reason, Server, Since, State, Weight};
+use crate::history::record::Standing;
+use crate::history::{Archive, Query, Summary};
 use crate::overrides::{Entry, Ruling, Shown};
 
 /// Answers operators.
@@ -32,6 +35,7 @@ pub struct StatusSite {
     health: HealthSite,
     gates: Gates,
     rulings: watch::Receiver<Arc<Ruling>>,
+    history: Arc<Archive>,
     reloaded: ArcSwapOption<(Moment, Outcome)>,
     watchers: Watchers,
 }
@@ -40,13 +44,19 @@ pub struct StatusSite {
 pub type Gates = Arc<ArcSwap<Vec<(Address, Arc<Gate>)>>>;
 
 impl StatusSite {
-    /// A site that shows this board, these gates, and what operators have ordered.
+    /// A site that shows this board, these gates, what operators have ordered, and what was.
     #[must_use]
-    pub fn new(board: Arc<Board>, gates: Gates, rulings: watch::Receiver<Arc<Ruling>>) -> Self {
+    pub fn new(
+        board: Arc<Board>,
+        gates: Gates,
+        rulings: watch::Receiver<Arc<Ruling>>,
+        history: Arc<Archive>,
+    ) -> Self {
         Self {
             health: HealthSite { board, listener: "status" },
             gates,
             rulings,
+            history,
             reloaded: ArcSwapOption::empty(),
             watchers: Watchers::default(),
         }
@@ -65,6 +75,42 @@ impl StatusSite {
     /// What operators have ordered.
     pub(super) fn ruling(&self) -> Arc<Ruling> {
         Arc::clone(&self.rulings.borrow())
+    }
+
+    /// What was.
+    pub(super) fn history(&self) -> &Archive {
+        &self.history
+    }
+
+    async fn read_history(&self, query: &str) -> Reply {
+        let query = match Query::parse(query, SystemTime::now()) {
+            Ok(query) => query,
+            Err(why) => return problem(400, "not a question that makes sense", &why),
+        };
+        let table = self.board().table();
+        let service = query.service.clone();
+        let asked = |name: &str| service.as_deref().is_none_or(|service| service == name);
+        let standing = |service: &Arc<ServiceBoard>| {
+            (service.name.to_string(), Standing::from(&service.answers().verdict))
+        };
+        let now = table.services.iter().filter(|s| asked(&s.name)).map(standing).collect();
+        match self.history.answer(query, now).await {
+            Ok(history) => match service {
+                // One that was renamed is still in the history.
+                Some(service) if !history.knows(&service) => {
+                    let known: Vec<&str> = table.services.iter().map(|s| &*s.name).collect();
+                    let known = known.join(", ");
+                    let detail =
+                        format!("there is no service `{service}`; expected one of {known}");
+                    problem(404, "not found", &detail)
+                }
+                _ => {
+                    let body = serde_json::to_vec(&history).unwrap_or_default();
+                    Reply::new(200, "application/json", &[], body)
+                }
+            },
+            Err(why) => problem(503, "not read", &why.to_string()),
+        }
     }
 
     /// Shows what came of the last reload. One that found nothing new says only that nothing is wrong any more.
@@ -103,6 +149,10 @@ impl Site for StatusSite {
         }
     }
 
+    fn later<'a>(&'a self, path: &str, query: &'a str) -> Option<Later<'a>> {
+        (path == "/v1/history").then(|| Box::pin(self.read_history(query)) as Later<'a>)
+    }
+
     fn watch(&self, path: &str) -> Option<Watcher> {
         (path == "/v1/watch").then(|| self.watchers.admit(Arc::clone(&self.health.board)))?
     }
@@ -128,6 +178,8 @@ pub(super) struct Status {
     pub(super) overrides: Vec<Entry>,
     /// What they had ordered cannot be read any more.
     pub(super) overrides_lost: bool,
+    /// How it is with the history itself.
+    pub(super) history: Summary,
     /// What is wrong with files that order something, and the like.
     pub(super) notes: Vec<String>,
     /// What came of the last reload that changed, or would have changed, something.
@@ -298,6 +350,16 @@ fn unknown(ruling: &Ruling, table: &Table) -> impl Iterator<Item = String> {
     })
 }
 
+fn problem(status: u16, title: &str, detail: &str) -> Reply {
+    Reply::json(status, &json!({"status": status, "title": title, "detail": detail}))
+}
+
+/// Everything that somebody should look at.
+fn notes(ruling: &Ruling, table: &Table, history: Option<String>) -> Vec<String> {
+    let history = history.map(|why| format!("the history is not kept: {why}"));
+    ruling.notes.iter().cloned().chain(unknown(ruling, table)).chain(history).collect()
+}
+
 impl Status {
     pub(super) fn of(site: &StatusSite) -> Self {
         let board = site.board();
@@ -366,7 +428,8 @@ impl Status {
                 .collect(),
             overrides: ruling.entries.clone(),
             overrides_lost: ruling.lost,
-            notes: ruling.notes.iter().cloned().chain(unknown(&ruling, &table)).collect(),
+            history: site.history.summary(),
+            notes: notes(&ruling, &table, site.history.summary().trouble),
             reload: site.reloaded.load().as_ref().map(|reloaded| Reloaded {
                 at: clock.rfc3339(reloaded.0),
                 outcome: reloaded.1.clone(),

@@ -28,8 +28,10 @@ fn hold(address: &str, cases: &str) {
     let mut command = Command::new("timeout");
     command.args(["-k", "5", "300"]).arg(&program).arg("run").arg(shipped());
     command.args(["--url", &format!("http://{address}"), "--max-examples", cases]);
-    // An answer without an end, which tests/it/watch.rs reads.
-    command.args(["--exclude-path", "/v1/watch", "--phases", "examples,coverage,fuzzing"]);
+    // An answer without an end, which tests/it/watch.rs reads, and one whose `since` is refused when it makes no sense,
+    // which tests/it/history.rs tries.
+    command.args(["--exclude-path", "/v1/watch", "--exclude-path", "/v1/history"]);
+    command.args(["--phases", "examples,coverage,fuzzing"]);
     command.args(["--generation-deterministic", "--no-color", "--checks", "all"]);
     // 503 is a verdict here; and what a query holds beside what is known is ignored, so nothing in it is refused.
     command.args(["--exclude-checks", "not_a_server_error,negative_data_rejection"]);

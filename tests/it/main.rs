@@ -26,6 +26,7 @@ mod faults;
 mod gate;
 mod grpc;
 mod health;
+mod history;
 mod lifecycle;
 mod log;
 mod metrics;

@@ -33,6 +33,7 @@ pub mod keepalived;
 pub mod large;
 pub mod net;
 pub mod nginx;
+pub mod past;
 pub mod place;
 pub mod ports;
 pub mod process;

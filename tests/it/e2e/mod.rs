@@ -10,6 +10,7 @@ pub(crate) mod farm;
 mod fronts;
 mod gate;
 mod grid;
+mod history;
 mod in_flight;
 mod keepalived;
 mod lost_update;
