@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(said(&[("a", None), ("b", Some(0))]), None);
         assert_eq!(said(&[("a", Some(180))]).unwrap(), "lost a 2 min ago");
         let two = said(&[("store3", Some(180)), ("x", None), ("store7", Some(170))]);
-        assert_eq!(two.unwrap(), "lost store7 and store3 2 min 10 s ago");
+        assert_eq!(two.unwrap(), "lost store3 and store7 2 min ago");
         let many = said(&[("", Some(300)), ("b", Some(300)), ("c", Some(290)), ("d", Some(280))]);
         assert_eq!(many.unwrap(), "lost v0-0-and-so, b, c and 1 more just now");
         assert_eq!(
