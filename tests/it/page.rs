@@ -34,12 +34,13 @@ const PARTS: &str = "
         STRONG SUMMARY TABLE TBODY TD TH THEAD TIME TITLE TR UL svg rect path title'.split(' ');
     const names = 'aria-label aria-labelledby charset class content d datetime height href id lang name \
         preserveAspectRatio rel role scope viewBox width x y'.split(' ');
-    const links = ['/', '/v1/status', '/metrics', '/style.css', '/v1/history?service=read', '/v1/history?service=write', '/v1/history?service=odd'];
+    const links = ['/', '/v1/status', '/metrics', '/style.css'];
+    const linked = value => links.includes(value) || /^\\/v1\\/history\\?service=[a-z]+$/.test(value);
     const foreign = [];
     for (const element of document.querySelectorAll('*')) {
         if (!tags.includes(element.tagName)) foreign.push(element.outerHTML);
         for (const { name, value } of element.attributes) {
-            if (!names.includes(name) || name === 'href' && !links.includes(value)) foreign.push(element.outerHTML);
+            if (!names.includes(name) || name === 'href' && !linked(value)) foreign.push(element.outerHTML);
         }
     }
     return foreign;";
