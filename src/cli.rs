@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::ask::Proof;
 use crate::config::{Addresses, Sources};
+use crate::tls::Pair;
 
 /// Halt and catch fire: watches a Tahoe-LAFS gateway and tells HAProxy and Envoy whether to use it.
 ///
@@ -321,12 +323,31 @@ pub struct LookArgs {
     /// Where the sidecar is.
     #[command(flatten)]
     pub sidecar: SidecarArgs,
-    /// Ask this listener instead of the admin socket: `http://127.0.0.1:5293` or `unix:/path`.
+    /// Ask this listener instead of the admin socket: `http://127.0.0.1:5293`, `https://HOST:PORT` or `unix:/path`.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// A PEM file with the authority that has signed the listener's certificate.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// A PEM file with our own certificate, where the listener asks for one.
+    #[arg(long, value_name = "FILE", requires = "ca", requires = "key")]
+    cert: Option<PathBuf>,
+    /// A PEM file with its private key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// How long the answer may take.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+}
+
+impl LookArgs {
+    /// By what an https listener is known.
+    #[must_use]
+    pub fn proof(&self) -> Option<Proof> {
+        let own = self.cert.clone().zip(self.key.clone());
+        let own = own.map(|(cert, key)| Pair { cert, key });
+        Some(Proof { ca: self.ca.clone()?, own })
+    }
 }
 
 /// Show what a running sidecar says.

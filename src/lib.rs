@@ -15,9 +15,11 @@
 //! - [`history`] keeps what was, and explains it.
 //! - [`judge`] is the one task that publishes verdicts, on the [`board`].
 //! - [`serve`] are the listeners, which read the board and nothing else.
+//! - [`ask`] asks another sidecar, and [`tls`] is what is spoken where that, or a listener, is to be private.
 //! - [`fleet`] follows the sidecars of many nodes, and writes the file by which Envoy knows them.
 //! - [`daemon`] puts them together; [`cmd`] are the commands beside it, [`cli`] their words.
 
+pub mod ask;
 pub mod board;
 pub mod cli;
 pub mod clock;

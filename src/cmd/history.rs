@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::Method;
+use hyper::Method;
 use serde_json::Value;
 
 use super::sidecar::Place;

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use reqwest::Method;
+use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::sidecar::Place;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use reqwest::Method;
+use hyper::Method;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -43,7 +43,7 @@ pub(super) async fn settle(
         );
         return Ok(said);
     }
-    let node = Place::of_url(url);
+    let node = Place::of_url(url, None)?;
     let deadline = Instant::now() + finish;
     loop {
         // A node that does not answer has nothing that one could wait for.

@@ -1,32 +1,36 @@
 //! The way to a running sidecar.
 
-use std::path::PathBuf;
+use std::fmt::{self, Display, Formatter};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Method, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::Method;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time;
 
 use super::{Failure, load};
+use crate::ask::{self, Answer, Proof, Unanswered};
 use crate::cli::{LookArgs, SidecarArgs};
 use crate::config::{Address, Config};
 
-/// Where a sidecar is asked.
+/// Where a sidecar is asked, and what that is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// At a Unix socket.
-    Unix(PathBuf),
-    /// At a URL without a path.
-    Url(String),
+pub(super) struct Place {
+    place: ask::Place,
+    name: String,
 }
+
+/// The largest answer: many times the status of the largest grid.
+const ANSWER_LIMIT: usize = 64 << 20;
 
 impl Place {
     /// The admin socket, found as the manual says.
     pub(super) fn admin(args: &SidecarArgs) -> Result<Self, Failure> {
         if let Some(path) = &args.socket {
-            return Ok(Self::Unix(path.clone()));
+            return Ok(Self::unix(path));
         }
         let sources = args.config.sources();
         let by_environment = || std::env::var_os("HCF_SOCKET").map(PathBuf::from);
@@ -39,11 +43,20 @@ impl Place {
             by_environment().or(sources.socket)
         };
         let none = "there is no admin socket; name one by --socket, or the configuration by -c";
-        socket.map(Self::Unix).ok_or_else(|| Failure::NoSidecar(none.to_owned()))
+        socket.as_deref().map(Self::unix).ok_or_else(|| Failure::NoSidecar(none.to_owned()))
+    }
+
+    fn unix(path: &Path) -> Self {
+        let name = format!("unix:{}", path.display());
+        Self { place: ask::Place::unix(path.to_owned()), name }
     }
 
     /// The status listener of this configuration.
     pub(super) fn status(config: &Config) -> Result<Self, Failure> {
+        if config.listen.status.tls.is_some() {
+            let message = "listen.status speaks TLS; name it by --url https://HOST:PORT, with --ca";
+            return Err(Failure::Usage(message.to_owned()));
+        }
         match config.listen.status.at.first() {
             None => Err(Failure::Usage(
                 "listen.status is off; name another listener by --url".to_owned(),
@@ -51,7 +64,7 @@ impl Place {
             Some(Address::Tcp { port: 0, .. }) => Err(Failure::Usage(
                 "listen.status has port 0; name the real one by --url".to_owned(),
             )),
-            Some(Address::Unix(path)) => Ok(Self::Unix(path.clone())),
+            Some(Address::Unix(path)) => Ok(Self::unix(path)),
             Some(Address::Tcp { host, port }) => {
                 // What listens on every address is asked on the local one.
                 let host = match host.as_str() {
@@ -59,10 +72,8 @@ impl Place {
                     "::" => "::1",
                     host => host,
                 };
-                Ok(Self::Url(format!(
-                    "http://{}",
-                    Address::Tcp { host: host.to_owned(), port: *port }
-                )))
+                let host = host.to_owned();
+                Self::of_url(&format!("http://{}", Address::Tcp { host, port: *port }), None)
             }
         }
     }
@@ -74,7 +85,7 @@ impl Place {
         ask: impl AsyncFn(Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if let Some(url) = &args.url {
-            return ask(Self::of_url(url)).await;
+            return ask(Self::of_url(url, args.proof().as_ref())?).await;
         }
         let admin = match Self::admin(&args.sidecar) {
             Ok(admin) => ask(admin).await,
@@ -90,11 +101,10 @@ impl Place {
     }
 
     /// What `--url` names.
-    pub(super) fn of_url(url: &str) -> Self {
-        match url.strip_prefix("unix:") {
-            Some(path) => Self::Unix(path.into()),
-            None => Self::Url(url.trim_end_matches('/').to_owned()),
-        }
+    pub(super) fn of_url(url: &str, proof: Option<&Proof>) -> Result<Self, Failure> {
+        let place = ask::Place::of_url(url, proof);
+        let place = place.map_err(|why| Failure::Usage(format!("{url}: {why} (--ca)")))?;
+        Ok(Self { place, name: url.trim_end_matches('/').to_owned() })
     }
 
     /// Asks, and returns the status and the JSON of the answer.
@@ -105,32 +115,29 @@ impl Place {
         body: Option<&Value>,
         timeout: Duration,
     ) -> Result<(u16, Value), Failure> {
-        let client = self.client(|builder| builder.timeout(timeout))?;
-        let mut request = client.request(method, format!("{}{path}", self.base()));
-        if let Some(body) = body {
-            request = request.body(body.to_string());
-        }
-        let response = request.send().await.map_err(|e| self.unheard(&e))?;
-        let status = response.status().as_u16();
-        let body = response.bytes().await.context("the answer broke off")?;
+        let asking = async {
+            let body = body.map(Value::to_string).unwrap_or_default();
+            let answer = self.place.ask(method, path, body.into()).await;
+            let answer = answer.map_err(|e| self.unheard(&e))?;
+            let (status, body) = (answer.response.status().as_u16(), answer.response.into_body());
+            let body = Limited::new(body, ANSWER_LIMIT).collect().await;
+            let body = body.map_err(|e| anyhow::anyhow!("the answer broke off: {e}"))?;
+            Ok::<_, Failure>((status, body.to_bytes()))
+        };
+        let (status, body) = time::timeout(timeout, asking).await.map_err(|_| self.late())??;
         let value = serde_json::from_slice(&body);
         value.map(|value| (status, value)).map_err(|_| {
             Failure::NoSidecar(format!("what answers at {self} is not a sidecar (status {status})"))
         })
     }
 
-    /// Asks for what goes on until one side ends it; the first of it must come in `time`.
-    pub(super) async fn stream(&self, path: &str, time: Duration) -> Result<Response, Failure> {
-        let client = self.client(|builder| builder.connect_timeout(time))?;
-        let asking = client.get(format!("{}{path}", self.base())).send();
-        let late = || {
-            let why = "no answer in time; is `hcf run` running there?";
-            Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
-        };
-        let sent = timeout(time, asking).await.map_err(|_| late())?;
-        let response = sent.map_err(|e| self.unheard(&e))?;
-        match response.status().as_u16() {
-            200 => Ok(response),
+    /// Asks for what goes on until one side ends it; the first of it must come in `most`.
+    pub(super) async fn stream(&self, path: &str, most: Duration) -> Result<Answer, Failure> {
+        let asking = self.place.ask(Method::GET, path, Bytes::new());
+        let asked = time::timeout(most, asking).await.map_err(|_| self.late())?;
+        let answer = asked.map_err(|e| self.unheard(&e))?;
+        match answer.response.status().as_u16() {
+            200 => Ok(answer),
             503 => Err(Failure::NoSidecar(format!("as many watch the sidecar at {self} as may"))),
             status => Err(Failure::NoSidecar(format!(
                 "{self} answered with status {status}, so it is no sidecar's status listener"
@@ -138,31 +145,27 @@ impl Place {
         }
     }
 
-    fn client(&self, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, Failure> {
-        let builder = Client::builder().no_proxy().redirect(Policy::none());
-        let builder = match self {
-            Self::Unix(path) => builder.unix_socket(path.clone()),
-            Self::Url(_) => builder,
-        };
-        Ok(set(builder).build().context("cannot set up the request")?)
-    }
-
-    fn base(&self) -> &str {
-        match self {
-            Self::Unix(_) => "http://localhost",
-            Self::Url(url) => url,
-        }
-    }
-
     /// Why there was no answer.
-    fn unheard(&self, error: &reqwest::Error) -> Failure {
-        let why = if error.is_timeout() {
-            "no answer in time; is `hcf run` running there?"
-        } else if is_denied(error) {
-            "permission denied; its file says whose group may connect (admin.group)"
-        } else {
-            "nobody answers; is `hcf run` running there?"
-        };
+    fn unheard(&self, error: &Unanswered) -> Failure {
+        self.nobody(match error {
+            Unanswered::Unreached(e) if e.kind() == ErrorKind::PermissionDenied => {
+                "permission denied; its file says whose group may connect (admin.group)"
+            }
+            Unanswered::Unsecured(why) => why,
+            Unanswered::Broken if self.place.is_secured() => {
+                "it broke off; does it want a certificate (--cert and --key)?"
+            }
+            Unanswered::Unreached(_) | Unanswered::Broken => {
+                "nobody answers; is `hcf run` running there?"
+            }
+        })
+    }
+
+    fn late(&self) -> Failure {
+        self.nobody("no answer in time; is `hcf run` running there?")
+    }
+
+    fn nobody(&self, why: &str) -> Failure {
         Failure::NoSidecar(format!("cannot ask the sidecar at {self}: {why}"))
     }
 
@@ -178,19 +181,8 @@ impl Place {
     }
 }
 
-/// Whether the kernel did not let us connect.
-fn is_denied(error: &reqwest::Error) -> bool {
-    let first = std::error::Error::source(error);
-    std::iter::successors(first, |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Url(url) => f.write_str(url),
-        }
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
     }
 }

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, SystemTime};
 
-use reqwest::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::sidecar::Place;
 use super::{Failure, print, runtime};
+use crate::ask::Answer;
 use crate::cli;
 use crate::events::Frames;
 use crate::history::explain::stamp;
@@ -50,7 +50,7 @@ pub(super) fn run(args: &cli::Watch) -> Result<u8, Failure> {
 }
 
 /// Shows what comes, until it ends; says why that was.
-async fn listen(mut stream: Response, screen: &mut Screen<'_>) -> Result<String, Failure> {
+async fn listen(mut stream: Answer, screen: &mut Screen<'_>) -> Result<String, Failure> {
     let (mut frames, mut patience) = (Frames::default(), FIRST);
     loop {
         let chunk = match timeout(patience, stream.chunk()).await {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::ask::Proof;
 use crate::config::{
     Address, ConfigError, Listener, ListenerKeys, NOT_A_WORD, Problems, Whole, is_word, read_text,
     shape,
 };
 use crate::tahoe::{Endpoint, Target};
-use crate::tls::HTTP_1;
+use crate::tls::{HTTP_1, Pair};
 
 /// The most nodes of one fleet.
 pub(super) const NODES: usize = 1000;
@@ -34,6 +35,8 @@ pub struct Fleet {
     pub output: PathBuf,
     /// Where people ask.
     pub status: Listener,
+    /// By what https sidecars are known.
+    pub proof: Option<Proof>,
     /// How many percent of the nodes are kept in at least; 0 to 100.
     pub min_available: u8,
     /// The nodes, in the order of their names; at least one.
@@ -54,7 +57,7 @@ pub struct Node {
 /// Where a sidecar says its verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Sidecar {
-    /// `http://HOST:PORT`
+    /// `http://HOST:PORT` or `https://HOST:PORT`
     Url(String),
     /// A Unix socket.
     Unix(PathBuf),
@@ -77,6 +80,7 @@ struct File {
     service: Option<String>,
     output: Option<PathBuf>,
     listen: ListenKeys,
+    tls: Option<TlsKeys>,
     min_available: Option<Whole>,
     nodes: BTreeMap<String, NodeKeys>,
 }
@@ -85,6 +89,14 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct ListenKeys {
     status: Option<ListenerKeys>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsKeys {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -145,9 +157,10 @@ impl Fleet {
         if file.nodes.is_empty() {
             problems.add("nodes", "must be set: at least one, each under a name of its own");
         }
+        let proof = file.tls.and_then(|keys| proof(keys, problems));
         let mut nodes = Vec::new();
         for (name, keys) in file.nodes {
-            nodes.extend(node(&name, keys, problems));
+            nodes.extend(node(&name, keys, proof.is_some(), problems));
         }
         if nodes.len() > NODES {
             problems.add("nodes", format!("{} nodes, at most {NODES} are followed", nodes.len()));
@@ -157,11 +170,27 @@ impl Fleet {
         unique(&nodes, "address", |node| node.address, problems);
         unique(&nodes, "sidecar", |node| node.sidecar.clone(), problems);
         let service = service.into();
-        Self { cluster, service, output, status, min_available, nodes }
+        Self { cluster, service, output, status, proof, min_available, nodes }
     }
 }
 
-fn node(name: &str, keys: NodeKeys, problems: &mut Problems<'_>) -> Option<Node> {
+/// Read at each connect, so only their sense is asked here.
+fn proof(keys: TlsKeys, problems: &mut Problems<'_>) -> Option<Proof> {
+    if keys.cert.is_some() != keys.key.is_some() {
+        problems.add("tls", "expected `cert` and `key` together, each a PEM file");
+    }
+    let own = keys.cert.zip(keys.key).map(|(cert, key)| Pair { cert, key });
+    let Some(ca) = keys.ca else {
+        problems.add(
+            "tls",
+            "expected `ca`, a PEM file with the authority of the sidecars' certificates",
+        );
+        return None;
+    };
+    Some(Proof { ca, own })
+}
+
+fn node(name: &str, keys: NodeKeys, tls: bool, problems: &mut Problems<'_>) -> Option<Node> {
     let key = format!("nodes.{name}");
     if !is_word(name) {
         problems.add(&key, NOT_A_WORD);
@@ -174,8 +203,12 @@ fn node(name: &str, keys: NodeKeys, problems: &mut Problems<'_>) -> Option<Node>
         problems.add(&format!("{key}.address"), message);
     }
     let sidecar = sidecar(&keys.sidecar.unwrap_or_default());
+    if sidecar.as_ref().is_some_and(|sidecar| sidecar.to_string().starts_with("https:")) && !tls {
+        let message = "an https sidecar must be known by its certificate: set tls.ca";
+        problems.add(&format!("{key}.sidecar"), message);
+    }
     if sidecar.is_none() {
-        let message = "expected the sidecar's status listener: `http://HOST:PORT` or `unix:/PATH`";
+        let message = "expected the sidecar's status listener: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`";
         problems.add(&format!("{key}.sidecar"), message);
     }
     Some(Node { name: name.into(), address: address?, sidecar: sidecar? })
@@ -184,10 +217,11 @@ fn node(name: &str, keys: NodeKeys, problems: &mut Problems<'_>) -> Option<Node>
 fn sidecar(url: &str) -> Option<Sidecar> {
     match Target::parse_url(url).ok()? {
         (Endpoint::Unix(path), _) => Some(Sidecar::Unix(path)),
-        (Endpoint::Tcp { host, port }, false) => {
-            Some(Sidecar::Url(format!("http://{}", Address::Tcp { host, port })))
+        (Endpoint::Tcp { host, port }, tls) => {
+            let scheme = if tls { "https" } else { "http" };
+            Some(Sidecar::Url(format!("{scheme}://{}", Address::Tcp { host, port })))
         }
-        _ => None,
+        (Endpoint::Published(_), _) => None,
     }
 }
 
@@ -234,7 +268,9 @@ mod tests {
             ("10.0.0.1:3456", "10.0.0.1:0", "nodes.gw1.address: expected an IP address"),
             ("'[::1]:3456'", "10.0.0.1:3456", "nodes.gw2.address: is that of `gw1` already"),
             ("unix:/run/hcf/status", "http://10.0.0.1:5293", "is that of `gw1` already"),
-            ("http://10.0.0.1:5293", "https://10.0.0.1:5293", "expected the sidecar's status"),
+            ("http://10.0.0.1:5293", "https://10.0.0.1:5293", "set tls.ca"),
+            ("nodes:", "tls: {cert: /c}\nnodes:", "f:3:6: tls: expected `cert` and `key` together"),
+            ("nodes:", "tls: {cert: /c, key: /k}\nnodes:", "f:3:6: tls: expected `ca`"),
             ("http://10.0.0.1:5293", "http://10.0.0.1:5293/v1", "nodes.gw1.sidecar: expected"),
             ("  gw1:", "  g w1:", "nodes.g w1: a name has letters"),
             ("address: 10", "adress: 10", "nodes.gw1.adress: unknown key"),

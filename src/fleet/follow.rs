@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode};
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::config::Sidecar;
 use super::rules::Word;
+use crate::ask::{Answer, Place};
 use crate::events::Frames;
 
-/// How long connecting may take, and how long the first event.
-const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// How long the head of the answer may take, and then the first event.
 const FIRST_TIME: Duration = Duration::from_secs(5);
 /// The first and the last pause between two tries.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
@@ -42,12 +41,12 @@ pub(super) enum News {
 }
 
 /// Follows `sidecar`, which is node number `at`, until nobody wants to hear of it any more.
-pub(super) async fn follow(at: usize, sidecar: Sidecar, news: mpsc::Sender<(usize, News)>) {
+pub(super) async fn follow(at: usize, sidecar: Place, news: mpsc::Sender<(usize, News)>) {
     let mut pause = LEAST_PAUSE;
     loop {
         let mut heard = false;
         let why = match open(&sidecar).await {
-            Ok(response) => listen(response, at, &news, &mut heard).await,
+            Ok(answer) => listen(answer, at, &news, &mut heard).await,
             Err(why) => why,
         };
         pause = if heard { LEAST_PAUSE } else { (pause * 2).min(MOST_PAUSE) };
@@ -59,26 +58,17 @@ pub(super) async fn follow(at: usize, sidecar: Sidecar, news: mpsc::Sender<(usiz
     }
 }
 
-async fn open(sidecar: &Sidecar) -> Result<Response, String> {
-    let builder =
-        Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT_TIME);
-    let (builder, base) = match sidecar {
-        Sidecar::Unix(path) => (builder.unix_socket(path.clone()), "http://localhost"),
-        Sidecar::Url(url) => (builder, url.as_str()),
-    };
-    let client = builder.build().map_err(|e| format!("cannot set up the request: {e}"))?;
-    let asking = client.get(format!("{base}/v1/watch")).header(ACCEPT, EVENT_STREAM).send();
-    let response = match timeout(FIRST_TIME, asking).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(e)) if e.is_timeout() => return Err("no answer in time".to_owned()),
-        Ok(Err(e)) if e.is_connect() => return Err("nobody listens there".to_owned()),
-        Ok(Err(_)) => return Err("the connection broke".to_owned()),
+async fn open(sidecar: &Place) -> Result<Answer, String> {
+    let asking = sidecar.ask(Method::GET, "/v1/watch", Bytes::new());
+    let answer = match timeout(FIRST_TIME, asking).await {
+        Ok(answer) => answer.map_err(|e| e.to_string())?,
         Err(_) => return Err("no answer in time".to_owned()),
     };
+    let response = &answer.response;
     let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     match response.status() {
         StatusCode::OK if kind.is_some_and(|kind| kind.starts_with(EVENT_STREAM.as_bytes())) => {
-            Ok(response)
+            Ok(answer)
         }
         StatusCode::OK => Err("what answers is no sidecar's status listener".to_owned()),
         status => Err(format!("it answers /v1/watch with status {}", status.as_u16())),
@@ -89,7 +79,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// Passes on what the sidecar says, until it stops; says why that was.
 async fn listen(
-    mut response: Response,
+    mut answer: Answer,
     at: usize,
     news: &mpsc::Sender<(usize, News)>,
     heard: &mut bool,
@@ -97,10 +87,10 @@ async fn listen(
     let mut events = Events::default();
     let mut deadline = Instant::now() + FIRST_TIME;
     loop {
-        let chunk = match timeout_at(deadline, response.chunk()).await {
+        let chunk = match timeout_at(deadline, answer.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return "it has ended the connection".to_owned(),
-            Ok(Err(_)) => return "the connection broke".to_owned(),
+            Ok(Err(why)) => return why.to_string(),
             Err(_) => return "it has fallen silent".to_owned(),
         };
         events.push(&chunk);

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::ask::Place;
 use crate::clock::Clock;
 use crate::daemon::{Parts, Signals, say};
 use crate::serve::accept::{self, Allow, Hall, Seats};
@@ -41,6 +42,12 @@ const ROOM: usize = 256;
 const INBOX: usize = 1024;
 /// How long connections may take to end.
 const LAST_TIME: Duration = Duration::from_secs(2);
+
+/// Where a node's sidecar is asked. The configuration knows that its URL is one.
+fn place(node: &Node, fleet: &Fleet) -> Result<Place> {
+    let place = Place::of_url(&node.sidecar.to_string(), fleet.proof.as_ref());
+    place.map_err(|why| anyhow::anyhow!("{}: {why}", node.name))
+}
 
 /// Follows the fleet until told to stop.
 ///
@@ -82,7 +89,7 @@ pub async fn run(fleet: Fleet) -> Result<()> {
     }
     for (at, node) in fleet.nodes.iter().enumerate() {
         let (what, end) = (format!("the follower of {}", node.name), stop.clone());
-        let following = follow::follow(at, node.sidecar.clone(), news.clone());
+        let following = follow::follow(at, place(node, &fleet)?, news.clone());
         parts.spawn(&what, stop.clone(), async move {
             tokio::select! {
                 () = following => {}

@@ -114,6 +114,7 @@ enum Unread {
 /// Reads a small file that nobody but its owner may touch.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, Unread> {
     const LIMIT: u64 = 64 << 10;
+    const ROOM: usize = 65 << 10;
     // A pipe in its place must not hold whoever opens it.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(Unread::Io)?;
@@ -121,7 +122,8 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, Unread> {
     if mode & 0o077 != 0 {
         return Err(Unread::Open(mode));
     }
-    let mut text = Zeroizing::new(String::new());
+    // Room for all of it from the start, since a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(ROOM));
     let read = file.take(LIMIT + 1).read_to_string(&mut text).map_err(Unread::Io)?;
     if read as u64 > LIMIT { Err(Unread::Large) } else { Ok(text) }
 }

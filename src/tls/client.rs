@@ -5,6 +5,10 @@
 
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_blocking;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -20,6 +24,30 @@ use tokio_rustls::rustls::{
 use super::Pair;
 use super::pem::{certificates, identity, read, roots};
 use crate::tahoe::Trust;
+
+/// Speaks TLS over `stream` with whom `trust` knows.
+///
+/// # Errors
+///
+/// A sentence that says why not.
+pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    host: &str,
+    trust: Trust,
+    own: Option<Pair>,
+) -> Result<TlsStream<S>, String> {
+    let config = spawn_blocking(move || client_config(&trust, own.as_ref())).await;
+    let config = config.map_err(|_| "cannot read the certificates".to_owned())??;
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| format!("`{host}` cannot stand in a certificate"))?;
+    let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    secured.map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(_)) => {
+            "its certificate is not one that the authority has signed for this name".to_owned()
+        }
+        _ => "no TLS came about".to_owned(),
+    })
+}
 
 /// How to speak to whom `trust` knows, and by what to prove who asks.
 ///

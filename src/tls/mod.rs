@@ -15,7 +15,9 @@ mod server;
 use std::path::PathBuf;
 
 #[cfg(feature = "tls")]
-pub(crate) use client::client_config;
+pub(crate) use client::{client_config, connect};
+#[cfg(not(feature = "tls"))]
+pub(crate) use none::connect;
 #[cfg(not(feature = "tls"))]
 pub use none::{Identity, Secured};
 #[cfg(feature = "tls")]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Pair, Protocol};
+use crate::tahoe::Trust;
 
 /// There is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +32,9 @@ impl Identity {
     pub async fn accept<S>(&self, _: S) -> io::Result<S> {
         match *self {}
     }
+}
+
+/// Never comes about.
+pub(crate) async fn connect<S>(_: S, _: &str, _: Trust, _: Option<Pair>) -> Result<S, String> {
+    Err("this hcf was built without TLS".to_owned())
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::operator::Desk;
+use crate::lab::eds::Eds;
 use crate::lab::envoy::{self, Envoy};
 use crate::lab::fake::FakeNode;
 use crate::lab::haproxy::{Haproxy, Version};
@@ -216,6 +217,49 @@ fn what_makes_no_sense_is_said_of_its_file() {
         let open = "listen.status.tls.key: anybody on this machine may read ";
         assert_eq!((said(open), said("anybody who reaches")), (open_key, everybody), "{run:?}");
     }
+}
+
+#[test]
+fn the_status_is_asked_over_tls() {
+    let s = Secured::start();
+    let (url, ca, other) =
+        (format!("https://{}", s.hcf.status()), s.file("ca.pem"), s.file("other.pem"));
+    let own = ["--cert", &s.file("client.pem"), "--key", &s.file("client.key")];
+    let ask = |args: &[&str]| hcf(&[&["status", "--url", &url], args].concat());
+    let run = ask(&[&["--ca", &ca], &own[..]].concat());
+    assert!(run.exit == 0 && run.stdout.contains("write"), "{run:?}");
+    for (args, exit, says) in [
+        (&["--ca", &ca][..], 3, "does it want a certificate (--cert and --key)?"),
+        (
+            &["--ca", &other],
+            3,
+            "its certificate is not one that the authority has signed for this name",
+        ),
+        (&["--ca", "/none"], 3, "cannot read /none: "),
+        (&[], 2, "https needs the authority that has signed the certificate (--ca)"),
+    ] {
+        let run = ask(args);
+        assert!(run.exit == exit && run.stderr.contains(says), "{args:?}: {run:?}");
+    }
+    let plain = hcf(&["status", "--url", &url.replace("https", "http")]);
+    assert_eq!(plain.exit, 3, "{plain:?}");
+}
+
+#[test]
+fn a_fleet_is_followed_over_tls() {
+    let s = Secured::start();
+    let nodes =
+        |from| [(format!("{from}0"), s.node.addr.clone(), format!("https://{}", s.hcf.status()))];
+    let (cert, key) = (s.file("client.pem"), s.file("client.key"));
+    let tls = format!("tls: {{ca: {}, cert: {cert}, key: {key}}}", s.file("ca.pem"));
+    let eds = Eds::start(&Eds::config(&tls, &nodes("gw")));
+    eds.wait_health(&["HEALTHY"]);
+    let tls = format!("tls: {{ca: {}}}", s.file("ca.pem"));
+    let eds = Eds::start(&Eds::config(&tls, &nodes("gw")));
+    wait_until("it to be refused", LONG, || {
+        eds.fleet()["nodes"]["gw0"]["trouble"] == "the connection broke"
+    });
+    assert_eq!(eds.health(), ["UNHEALTHY"]);
 }
 
 #[test]
