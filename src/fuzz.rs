@@ -17,6 +17,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::fuzz::config),
     ("fleet", fleet::fuzz::fleet),
     ("fleet_events", fleet::fuzz::fleet_events),
+    ("gate_answer", serve::gate::fuzz::gate_answer),
     ("gate_path", serve::gate::fuzz::gate_path),
     ("gate_request", serve::gate::fuzz::gate_request),
     ("grid_manager", tahoe::fuzz::grid_manager),

@@ -34,6 +34,7 @@ mod operator;
 mod page;
 mod peers;
 mod program;
+mod relay;
 mod reload;
 mod situations;
 mod tls;

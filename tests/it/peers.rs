@@ -17,7 +17,7 @@ use crate::lab::wait::{LONG, wait_until};
 const KINDS: [&str; 2] = ["close", "refuse_uri"];
 
 /// An open gate of this kind.
-fn open(node: &FakeNode, kind: &str) -> (Hcf, String) {
+pub(crate) fn open(node: &FakeNode, kind: &str) -> (Hcf, String) {
     // Patient, since a gate that closes on a busy machine is not what is tested.
     let config = format!(
         "node: {{every: 100ms, timeout: 10s}}\nservices: {{write: {{criteria: {{servers: {{min: 4}}}}}}}}\n\
@@ -32,7 +32,7 @@ fn open(node: &FakeNode, kind: &str) -> (Hcf, String) {
     (hcf, gate)
 }
 
-fn connect(gate: &str) -> TcpStream {
+pub(crate) fn connect(gate: &str) -> TcpStream {
     let stream = TcpStream::connect(gate).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
@@ -41,20 +41,20 @@ fn connect(gate: &str) -> TcpStream {
 }
 
 /// All that comes until the gate ends the connection, however it does.
-fn rest(stream: &mut TcpStream) -> String {
+pub(crate) fn rest(stream: &mut TcpStream) -> String {
     let mut heard = Vec::new();
     let _ = stream.read_to_end(&mut heard);
     String::from_utf8_lossy(&heard).into_owned()
 }
 
 /// What a client hears that sends all of this, and nothing more.
-fn talk(gate: &str, text: &str) -> String {
+pub(crate) fn talk(gate: &str, text: &str) -> String {
     let mut stream = connect(gate);
     stream.write_all(text.as_bytes()).unwrap();
     rest(&mut stream)
 }
 
-fn statuses(answers: &str) -> Vec<&str> {
+pub(crate) fn statuses(answers: &str) -> Vec<&str> {
     answers.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)).collect()
 }
 
@@ -94,7 +94,7 @@ fn echo(node: &FakeNode) -> Arc<Mutex<Vec<String>>> {
 }
 
 /// Makes the end of a connection a reset.
-fn reset(stream: &TcpStream) {
+pub(crate) fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
 }
 

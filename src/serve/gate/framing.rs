@@ -1,29 +1,19 @@
 //! Where one request ends and the next begins, told apart before anybody else reads them.
 //!
-//! Whoever stands in front of the gate, hyper and the node must see the same requests. So only what
+//! Whoever stands in front of the gate, the gate and the node must see the same requests. So only what
 //! can be read in one way passes (RFC 9112, without what it lets a lenient reader take), and nothing
 //! of a head, or of a line between chunks, passes before all of it was seen.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-
-use super::super::accept::Stream;
 use super::path;
 
 /// Far beyond what the node takes, which is 16 KiB.
 const HEAD_LIMIT: usize = 64 << 10;
-/// As many as hyper takes.
-const HEADERS: usize = 100;
+/// Far more than any client sends.
+pub(super) const HEADERS: usize = 100;
 /// A chunk's size and what it may say beside it.
 const LINE_LIMIT: usize = 1 << 10;
-/// How much is read at once where it has to be looked at.
-const PIECE: usize = 8 << 10;
 
-/// Why a request is refused.
+/// Why a request is refused, or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
     pub(super) status: u16,
@@ -34,111 +24,7 @@ const fn flaw(title: &'static str) -> Flaw {
     Flaw { status: 400, title }
 }
 
-const TOO_LARGE: Flaw = Flaw { status: 431, title: "a request whose head is too large" };
-
-/// Set once a connection has come to a request that is not clear, of which nothing passes.
-pub(super) type Found = Arc<OnceLock<Flaw>>;
-
-/// A client's connection, of which clear requests can be read.
-#[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) stream: Stream,
-    at: At,
-    /// Read and not yet passed on; empty between requests, so that idle connections cost nothing.
-    held: Vec<u8>,
-    /// So many of those may pass.
-    clear: usize,
-    /// What is wrong with what follows them.
-    next: Option<Flaw>,
-    found: Found,
-}
-
-impl Checked {
-    /// A connection whose client has said `early` already.
-    pub(super) fn new(stream: Stream, early: Vec<u8>, found: Found) -> Self {
-        let mut at = At::Head(0);
-        let (clear, next) = at.follow(&early);
-        Self { stream, at, held: early, clear, next, found }
-    }
-
-    /// Whether more of a request may be on its way.
-    pub(super) fn owes(&self) -> bool {
-        self.next.is_some() || !self.held.is_empty() || self.at != At::Head(0)
-    }
-
-    /// What is wrong with a request that nobody has heard of.
-    pub(super) fn unanswered(&self) -> Option<Flaw> {
-        self.found.get().copied().filter(|_| matches!(self.at, At::Head(_)))
-    }
-
-    fn pass(&mut self, buf: &mut ReadBuf<'_>) {
-        let n = self.clear.min(buf.remaining());
-        buf.put_slice(self.held.get(..n).unwrap_or_default());
-        self.clear -= n;
-        if n == self.held.len() {
-            self.held = Vec::new();
-        } else {
-            self.held.drain(..n);
-        }
-    }
-}
-
-impl AsyncRead for Checked {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            if this.clear > 0 || buf.remaining() == 0 {
-                this.pass(buf);
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(flaw) = this.next {
-                let _ = this.found.set(flaw);
-                return match this.at {
-                    // Those before it are answered first, so for the reader there just is no more.
-                    At::Head(_) => Poll::Pending,
-                    _ => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-                };
-            }
-            if let (At::Body(left) | At::Chunk(left), []) = (this.at, &this.held[..]) {
-                let before = buf.filled().len();
-                ready!(Pin::new(&mut (&mut this.stream).take(left)).poll_read(cx, buf))?;
-                this.at = this.at.after(buf.filled().len().saturating_sub(before));
-                return Poll::Ready(Ok(()));
-            }
-            let mut piece = [0; PIECE];
-            let mut piece = ReadBuf::new(&mut piece);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut piece))?;
-            if piece.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.held.extend_from_slice(piece.filled());
-            (this.clear, this.next) = this.at.follow(&this.held);
-        }
-    }
-}
-
-impl AsyncWrite for Checked {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// Does nothing: the stream's owner has more to say, and knows how to end it.
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
+const TOO_LARGE: Flaw = Flaw { status: 431, title: "a head that is too large" };
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +44,7 @@ pub(super) enum At {
 impl At {
     /// Follows requests through the bytes held. Says how many of them are clear, and what is wrong
     /// with the next one.
+    #[cfg(any(test, feature = "fuzzing"))]
     fn follow(&mut self, held: &[u8]) -> (usize, Option<Flaw>) {
         let mut clear = 0;
         while let Some(bytes) = held.get(clear..).filter(|bytes| !bytes.is_empty()) {
@@ -170,8 +57,12 @@ impl At {
         (clear, None)
     }
 
-    /// The next step: so many bytes are clear, and none where more are needed to tell.
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Flaw> {
+    /// The next step: so many bytes are clear, of some at least, and none where more are needed to tell.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> Result<usize, Flaw> {
         let (next, n) = match *self {
             // Half of an empty line is not yet the first of a head, nor of trailers.
             Self::Head(0) | Self::Trailers(0) if bytes == b"\r" => (*self, 0),
@@ -225,7 +116,7 @@ impl At {
 }
 
 /// The length of lines up to an empty one, of which so many bytes were seen before.
-fn lines(bytes: &[u8], seen: usize) -> Result<Option<usize>, Flaw> {
+pub(super) fn lines(bytes: &[u8], seen: usize) -> Result<Option<usize>, Flaw> {
     for (at, byte) in bytes.iter().enumerate().take(HEAD_LIMIT).skip(seen) {
         let before = at.checked_sub(1).and_then(|before| bytes.get(before));
         match (before, byte) {
@@ -255,33 +146,40 @@ fn after_head(head: &[u8]) -> Result<At, Flaw> {
     if !request.path.is_some_and(path::is_target) {
         return Err(flaw("a request target that is no path"));
     }
-    let named = |name: &str| {
-        let mut values =
-            request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value);
-        let first = values.next();
-        if values.next().is_none() {
-            Ok(first)
-        } else {
-            Err(flaw("a header twice that may be once"))
-        }
-    };
-    named("host")?;
-    match (named("content-length")?, named("transfer-encoding")?) {
-        (None, None) => Ok(At::Head(0)),
+    once(request.headers, "host")?;
+    Ok(body(request.headers, request.version == Some(1))?.unwrap_or(At::Head(0)))
+}
+
+/// The value of a header that may be there once.
+fn once<'a>(headers: &[httparse::Header<'a>], name: &str) -> Result<Option<&'a [u8]>, Flaw> {
+    let mut values = headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value);
+    let first = values.next();
+    if values.next().is_none() { Ok(first) } else { Err(flaw("a header twice that may be once")) }
+}
+
+/// What a message's headers say of its body; `None` where they say nothing.
+pub(super) fn body(headers: &[httparse::Header<'_>], http_1_1: bool) -> Result<Option<At>, Flaw> {
+    match (once(headers, "content-length")?, once(headers, "transfer-encoding")?) {
+        (None, None) => Ok(None),
         (Some(length), None) => {
             match number(length, 10).ok_or(flaw("a length that is no number"))? {
-                0 => Ok(At::Head(0)),
-                length => Ok(At::Body(length)),
+                0 => Ok(Some(At::Head(0))),
+                length => Ok(Some(At::Body(length))),
             }
         }
-        (None, Some(coding))
-            if request.version == Some(1) && coding.eq_ignore_ascii_case(b"chunked") =>
-        {
-            Ok(At::ChunkSize)
+        (None, Some(coding)) if http_1_1 && coding.eq_ignore_ascii_case(b"chunked") => {
+            Ok(Some(At::ChunkSize))
         }
         (None, Some(_)) => Err(flaw("a transfer encoding other than chunked")),
-        (Some(_), Some(_)) => Err(flaw("a request with two lengths")),
+        (Some(_), Some(_)) => Err(flaw("a message with two lengths")),
     }
+}
+
+/// Whether a message leaves its connection open. Of older versions none does: the node keeps none.
+pub(super) fn keeps(headers: &[httparse::Header<'_>], http_1_1: bool) -> bool {
+    let named = headers.iter().filter(|h| h.name.eq_ignore_ascii_case("connection"));
+    let mut words = named.flat_map(|h| h.value.split(|b| *b == b','));
+    http_1_1 && !words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// What follows the last chunk's lines.

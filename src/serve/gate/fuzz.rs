@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::framing::{At, pass};
-use super::{path, proxy, reference};
+use super::{answer, path, proxy, reference};
 
 /// The first byte says how the others are cut up.
 pub(crate) fn gate_request(data: &[u8]) {
@@ -27,21 +27,26 @@ pub(crate) fn gate_request(data: &[u8]) {
     assert_eq!(reference::lenient(&all[..whole]), ends, "nobody sees other requests");
 }
 
+/// The first byte says what was asked, and the second how the others are cut up.
+pub(crate) fn gate_answer(data: &[u8]) {
+    let [asked, size, all @ ..] = data else { return };
+    let asked = answer::ASKED[usize::from(*asked) % answer::ASKED.len()];
+    let read = answer::read(asked, all, usize::from(*size) + 1);
+    assert_eq!(read, answer::read(asked, all, usize::MAX), "the cuts do not matter");
+    assert!(all.starts_with(&read.1), "what passes is as it came");
+}
+
 /// A target, judged as the node would decode it.
 pub(crate) fn gate_path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // What hyper makes of it is what is judged, and what the node gets.
-    let Ok(uri) = text.parse::<hyper::Uri>() else { return };
-    let sent = uri.to_string();
     if !path::is_target(text) {
         return;
     }
-    assert!(path::is_target(&sent), "{sent} is a path, or a whole URL");
-    let files = path::is_of_files(&sent);
-    assert!(files || !node_reads_files(sent.as_bytes()), "the node takes {sent} for a file's");
+    let files = path::is_of_files(text);
+    assert!(files || !node_reads_files(data), "the node takes {text} for a file's");
     // Nothing else is refused, as far as the node is concerned.
-    if sent.starts_with('/') && !sent.contains('#') {
-        assert_eq!(files, node_reads_files(sent.as_bytes()), "{sent}");
+    if text.starts_with('/') && !text.contains('#') {
+        assert_eq!(files, node_reads_files(data), "{text}");
     }
 }
 

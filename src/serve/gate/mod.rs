@@ -3,6 +3,10 @@
 //! For every balancer that only knows whether a port connects and whether a page answers. The
 //! node's own port stays beside it, for diagnosis.
 
+mod answer;
+mod asked;
+mod buffer;
+mod exchange;
 mod forwarded;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -14,7 +18,6 @@ mod port;
 mod proxy;
 #[cfg(any(test, feature = "fuzzing"))]
 mod reference;
-mod rest;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,8 +59,6 @@ pub struct Gate {
     stop: CancellationToken,
     /// What it does, for showing.
     pub view: Arc<View>,
-    /// Held by each connection that does not rest, so that they are counted.
-    awake: Arc<()>,
     /// Says once a minute that the node does not answer.
     unreachable: Seldom,
     /// Says once a minute that a client came without the header that it should begin with.
@@ -139,8 +140,8 @@ impl Gate {
         stop: CancellationToken,
         view: Arc<View>,
     ) -> Self {
-        let (awake, unreachable, headless) = Default::default();
-        Self { config, board, target, stop, view, awake, unreachable, headless }
+        let (unreachable, headless) = Default::default();
+        Self { config, board, target, stop, view, unreachable, headless }
     }
 
     /// The service that decides. The configuration knows that it exists.

@@ -1,12 +1,9 @@
 //! Carrying bytes between two sockets without looking at them.
-//!
-//! A connection holds a buffer only while bytes move, so that thousands of idle ones cost little.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -17,13 +14,9 @@ use tokio_util::either::Either;
 
 use super::super::accept::Stream;
 use super::View;
+use super::buffer::Buffer;
 use crate::clock::Clock;
 use crate::counts::Count;
-
-/// Large enough that the kernel's own work outweighs the calls.
-const BUFFER: usize = 64 << 10;
-/// Buffers that are kept for the next use; a burst beyond that allocates its own.
-const KEPT: usize = 32;
 
 /// What moved last on a connection.
 #[derive(Debug, Default)]
@@ -90,7 +83,7 @@ async fn both_ways(
 }
 
 /// Has the peer see a reset when the connection is closed.
-fn abort(stream: &Stream) -> io::Result<()> {
+pub(super) fn abort(stream: &Stream) -> io::Result<()> {
     match stream {
         Either::Left(tcp) => SockRef::from(tcp).set_linger(Some(Duration::ZERO)),
         // Closing one with unread bytes does that by itself.
@@ -115,13 +108,13 @@ async fn pump(
     loop {
         let (buffer, n) = poll_fn(|cx| {
             let mut buffer = Buffer::take();
-            let mut bytes = ReadBuf::new(&mut buffer.0);
+            let mut bytes = ReadBuf::new(&mut buffer);
             ready!(Pin::new(&mut from).poll_read(cx, &mut bytes)).map_err(|_| Broken::From)?;
             let n = bytes.filled().len();
             Poll::Ready(Ok((buffer, n)))
         })
         .await?;
-        let bytes = buffer.0.get(..n).unwrap_or_default();
+        let bytes = buffer.get(..n).unwrap_or_default();
         if bytes.is_empty() {
             return to.shutdown().await.map_err(|_| Broken::To);
         }
@@ -145,28 +138,6 @@ fn split(
         Either::Right(unix) => {
             let (read, write) = unix.split();
             (Either::Right(read), Either::Right(write))
-        }
-    }
-}
-
-/// A buffer on loan.
-struct Buffer(Box<[u8]>);
-
-static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
-
-impl Buffer {
-    fn take() -> Self {
-        // The list is whole after every statement, so a panic elsewhere did not harm it.
-        let kept = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self(kept.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < KEPT {
-            pool.push(std::mem::take(&mut self.0));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What `framing` lets through is what the strict reader reads, and then the lenient one sees the same requests: nobody
 //! behind a gate can find another request in them. Both read all at once, with nothing but splitting.
 
-/// As many headers as hyper takes.
+/// The most headers.
 const HEADERS: usize = 100;
 /// The longest line before a chunk.
 const LINE: usize = 1024;
