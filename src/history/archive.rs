@@ -241,11 +241,11 @@ fn gather(place: &Place, query: Query) -> io::Result<Gather> {
             }
             Ok(gather)
         }
-        Place::Disk(dir) => from_disk(dir, query),
+        Place::Disk(dir) => from_disk(dir, &query),
     }
 }
 
-fn from_disk(dir: &Path, query: Query) -> io::Result<Gather> {
+fn from_disk(dir: &Path, query: &Query) -> io::Result<Gather> {
     let mut segments = Vec::new();
     let found = match paths(dir) {
         // Nothing was kept yet, or nothing can be.

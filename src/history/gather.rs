@@ -7,7 +7,7 @@ use super::archive::Query;
 use super::record::{Dated, Event, Gap, History, Minutes, Record, Standing, Transition};
 
 /// The most bytes of one answer, about.
-const PAGE: usize = 512 << 10;
+const PAGE: usize = 128 << 10;
 /// A time without any record that says nothing: minutes are kept when they end.
 const HOLE: Duration = Duration::from_secs(90);
 

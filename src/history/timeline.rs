@@ -14,9 +14,13 @@ use crate::overrides::rfc3339;
 
 /// A day in minutes.
 const DAY: usize = 24 * 60;
-/// The most bands and points of one picture, and of all of them together.
-const BANDS: usize = 32;
-const ALL_BANDS: usize = 56;
+/// The most runs of one state in one picture, and in all of them together.
+const RUNS: usize = 400;
+const ALL_RUNS: usize = 800;
+/// The parts of all pictures that say more.
+const ZONES: usize = 48;
+/// The most changes that one part tells.
+const TOLD: usize = 2;
 /// The most transitions that are remembered of a service, and those that are shown as text.
 const MARKS: usize = 64;
 const ROWS: usize = 5;
@@ -152,10 +156,13 @@ impl Timelines {
         now: SystemTime,
         services: impl Iterator<Item = (&'a str, &'a Standing)> + Clone,
     ) -> BTreeMap<String, Shown> {
-        let bands = (ALL_BANDS / services.clone().count().max(1)).clamp(6, BANDS);
+        let count = services.clone().count().max(1);
+        let runs = (ALL_RUNS / count).clamp(8, RUNS);
+        // A divisor of a day's hours.
+        let zones = [24, 12, 6].into_iter().find(|zones| zones * count <= ZONES).unwrap_or(4);
         let shown = services.filter_map(|(name, standing)| {
             let timeline = self.0.get(name)?;
-            Some((name.to_owned(), timeline.shown(name, now, standing, bands)))
+            Some((name.to_owned(), timeline.shown(name, now, standing, (runs, zones))))
         });
         shown.collect()
     }
@@ -198,7 +205,13 @@ impl Timeline {
         self.slots.get(at).copied().unwrap_or(EMPTY)
     }
 
-    fn shown(&self, service: &str, now: SystemTime, standing: &Standing, most: usize) -> Shown {
+    fn shown(
+        &self,
+        service: &str,
+        now: SystemTime,
+        standing: &Standing,
+        (runs, zones): (usize, usize),
+    ) -> Shown {
         let last = minute_of(now);
         let first = (last + 1).saturating_sub(DAY as u64);
         let mut day: Vec<Slot> = (first..=last).map(|minute| self.get(minute)).collect();
@@ -212,8 +225,9 @@ impl Timeline {
             "<svg class=\"day\" role=\"img\" viewBox=\"0 0 {DAY} 66\" preserveAspectRatio=\"none\" \
              aria-label=\"{service}, the last 24 hours: {summary}\">"
         );
-        self.bands(&mut svg, &day, start, most);
-        weights(&mut svg, &day, most);
+        bands(&mut svg, &day, runs);
+        weights(&mut svg, &day, runs);
+        self.zones(&mut svg, &day, start, zones);
         svg.push_str("</svg>");
         let hours = [0, 6, 12, 18].map(|hour| clock(start + Duration::from_hours(hour)));
         let hours = hours.into_iter().chain(["now".to_owned()]).collect();
@@ -221,43 +235,54 @@ impl Timeline {
         Shown { svg, summary, hours, rows }
     }
 
-    fn bands(&self, svg: &mut String, day: &[Slot], start: SystemTime, most: usize) {
-        for (from, until, said) in bands(day, most, |slot| slot.said) {
-            let height = HEIGHTS.get(usize::from(said)).copied().unwrap_or(2);
-            let (y, width) = (66 - height, until - from);
-            let class = if said == UNKNOWN { "none" } else { name(said) };
+    /// Over the picture, parts of the same width that tell of themselves: a band of a minute is too narrow to be hit.
+    fn zones(&self, svg: &mut String, day: &[Slot], start: SystemTime, zones: usize) {
+        let width = DAY / zones;
+        for (zone, slots) in day.chunks(width).enumerate() {
             let time = |minute: usize| start + Duration::from_secs(minute as u64 * 60);
-            let why = if said == UNKNOWN {
-                ", hcf was not running"
-            } else {
-                &self.why(name(said), time(until))
-            };
-            let (begin, end) = (clock(time(from)), clock(time(until)));
-            // Writing to a string cannot fail.
+            let (x, from, until) = (zone * width, time(zone * width), time((zone + 1) * width));
+            let mut text = format!("{} to {}: {}", clock(from), clock(until), summary(slots));
+            let within: Vec<&Mark> =
+                self.marks.iter().filter(|mark| from <= mark.at && mark.at < until).collect();
+            for mark in within.iter().take(TOLD) {
+                let _ = write!(text, "; {} {}, {}", clock(mark.at), mark.to, mark.why);
+            }
+            if within.len() > TOLD {
+                let _ = write!(text, "; and {} more changes", within.len() - TOLD);
+            }
+            // Writing to a string cannot fail, here and elsewhere.
             let _ = write!(
                 svg,
-                "<rect class=\"{class}\" x=\"{from}\" y=\"{y}\" width=\"{width}\" height=\"{height}\">\
-                 <title>{begin} to {end}: {}{}</title></rect>",
-                name(said),
-                escape(why),
+                "<rect class=\"zone\" x=\"{x}\" width=\"{width}\" height=\"66\"><title>{}</title></rect>",
+                escape(&text)
             );
         }
     }
+}
 
-    /// The last reason before this time for which it was this.
-    fn why(&self, word: &str, until: SystemTime) -> String {
-        let mark = self.marks.iter().rev().find(|mark| mark.at < until && mark.to == word);
-        mark.filter(|mark| mark.why != "all is well")
-            .map_or_else(String::new, |mark| format!(", {}", mark.why))
+/// A path for each state: what it was, to the minute.
+fn bands(svg: &mut String, day: &[Slot], most: usize) {
+    let runs = runs(day, most, |slot| slot.said);
+    for said in states() {
+        let height = HEIGHTS.get(usize::from(said)).copied().unwrap_or(2);
+        let mut path = String::new();
+        for (from, until, _) in runs.iter().filter(|(.., of)| *of == said) {
+            let _ = write!(path, "M{from} 66V{}H{until}V66", 66 - height);
+        }
+        let class = if said == UNKNOWN { "none" } else { name(said) };
+        if !path.is_empty() {
+            let _ = write!(svg, "<path class=\"{class}\" d=\"{path}\"/>");
+        }
     }
 }
 
+/// Every state by its place in [`SAID`], and what is not known.
+fn states() -> impl Iterator<Item = u8> {
+    (0..SAID.len()).filter_map(|said| u8::try_from(said).ok()).chain([UNKNOWN])
+}
+
 /// Runs of slots that are alike. When there are too many, slots are put together until there are not, the worst of each.
-fn bands<T: PartialEq>(
-    day: &[Slot],
-    most: usize,
-    of: impl Fn(Slot) -> T,
-) -> Vec<(usize, usize, T)> {
+fn runs<T: PartialEq>(day: &[Slot], most: usize, of: impl Fn(Slot) -> T) -> Vec<(usize, usize, T)> {
     let mut width = 1;
     loop {
         let mut runs: Vec<(usize, usize, T)> = Vec::new();
@@ -281,21 +306,21 @@ fn bands<T: PartialEq>(
 fn weights(svg: &mut String, day: &[Slot], most: usize) {
     let up = |slot: Slot| (slot.said <= 1).then_some(slot.weight);
     let mut line = String::new();
-    for (from, until, weight) in bands(day, most, up) {
+    for (from, until, weight) in runs(day, most, up) {
         let Some(weight) = weight else { continue };
         // A fifth of the weight: a line above the bands, 20 high.
         let y = 21 - u32::from(weight) / 5;
         let _ = write!(line, "M{from} {y}H{until}");
     }
     if !line.is_empty() {
-        let _ = write!(svg, "<path class=\"weight\" d=\"{line}\"><title>weight</title></path>");
+        let _ = write!(svg, "<path class=\"weight\" d=\"{line}\"/>");
     }
 }
 
 /// The shares of the day, in words.
 fn summary(day: &[Slot]) -> String {
     let mut words = Vec::new();
-    for said in (0..SAID.len()).filter_map(|said| u8::try_from(said).ok()).chain([UNKNOWN]) {
+    for said in states() {
         let count = day.iter().filter(|slot| slot.said == said).count();
         if count > 0 {
             words.push(format!("{} {}", name(said), span(count)));
@@ -397,11 +422,13 @@ mod tests {
         assert_eq!(summary, "up 2 h, down 1 min, not known 21 h 59 min");
         assert_eq!(hours.last().map(String::as_str), Some("now"));
         assert_eq!((rows.len(), rows[0].from, rows[0].to, rows[0].class), (1, "up", "down", "bad"));
-        let band = "<rect class=\"down\" x=\"1379\" y=\"26\" width=\"1\" height=\"40\"><title>21:14 to 21:15: \
-                    down, servers-few: &lt;b&gt;4&lt;/b&gt; of 7 &amp; more</title></rect>";
-        assert!(svg.contains(band), "{svg}");
-        assert!(svg.contains("not known, hcf was not running</title>"), "{svg}");
+        assert!(svg.contains("<path class=\"down\" d=\"M1379 66V26H1380V66\"/>"), "{svg}");
+        assert!(svg.contains("<path class=\"none\" d=\"M0 66V64H1319V66\"/>"), "{svg}");
         assert!(svg.contains("M1319 1H1379M1380 1H1440"), "{svg}");
+        let zone = "<title>20:15 to 21:15: up 59 min, down 1 min; 21:14 down, servers-few: \
+                    &lt;b&gt;4&lt;/b&gt; of 7 &amp; more</title>";
+        assert!(svg.contains("<title>00:15 to 01:15: not known 1 h</title>"), "{svg}");
+        assert!(svg.contains(zone), "{svg}");
         assert!(!svg.contains("<b>") && svg.ends_with("</svg>"), "{svg}");
     }
 
@@ -415,7 +442,7 @@ mod tests {
             timelines.record(&down(at(NOW - 86_400 + minute * 60), &"x".repeat(1000)));
         }
         let svg = shown(&timelines, NOW).svg;
-        assert!(svg.len() < 12 << 10, "{}", svg.len());
+        assert!(svg.len() < 20 << 10, "{}", svg.len());
         assert!(svg.contains("class=\"down\""), "the worst of each");
         assert_eq!(timelines.0["write"].marks.len(), MARKS);
     }

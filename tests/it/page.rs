@@ -263,7 +263,7 @@ fn a_page_of_a_thousand_servers_and_a_day_that_flapped_is_short_and_reads_well()
     past::write(&desk.path("state"));
     let hcf = desk.sidecar(&node, "");
     wait_shown(&hcf, "600 of 1000 known");
-    wait_shown(&hcf, "<rect class=\"down\"");
+    wait_shown(&hcf, "<path class=\"down\"");
     let size = fetch(&hcf).body.len();
     // Real ids are longer than those of a fake node, by 40 characters for each server that is shown.
     assert!(size + 100 * 40 < 50 << 10, "{size}");
