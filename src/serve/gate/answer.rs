@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn an_answer_ends_where_its_head_says() {
         let whole = |text: &str| read(GET, text.as_bytes(), 1).0;
-        let long = [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &[b'b'; 70_000]].concat();
+        let long = [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'b'; 70_000]].concat();
         assert_eq!(read(GET, &long, 5000).0, Read::Flawed, "a head without end");
         for (text, wanted) in [
             ("HTTP/1.1 204 X\r\nContent-Length: 0\r\n\r\n", Read::Whole(37, true)),
