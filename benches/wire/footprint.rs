@@ -81,7 +81,8 @@ fn idle(table: &mut Table) {
         }
         pause(Duration::from_secs(second).saturating_sub(begun.elapsed()));
     }
-    let share = (cpu_time(pid) - cpu).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    let share =
+        cpu_time(pid).saturating_sub(cpu).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     table.line(
         "idle: asked by 10 balancers for 4 services a second, % of a core",
         share,
