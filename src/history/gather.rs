@@ -119,3 +119,106 @@ impl Gather {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::super::record::{Before, Spent};
+    use super::*;
+
+    fn at(secs: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_700_000_000 + secs)
+    }
+
+    fn query(since: u64, after: u64) -> Query {
+        Query { since: at(since), until: at(10_000), service: None, after }
+    }
+
+    fn started() -> Event {
+        Event::Started { version: "1".to_owned() }
+    }
+
+    fn change(service: &str) -> Event {
+        let to = Standing { state: "up".to_owned(), degraded: false, forced: false, weight: 100 };
+        Event::Transition(Transition {
+            service: service.to_owned(),
+            from: None,
+            to,
+            reasons: Vec::new(),
+            findings: Vec::new(),
+            before: Before::default(),
+        })
+    }
+
+    fn minutes(count: u64) -> Event {
+        let services = ["read", "write"].map(|name| (name.to_owned(), Spent::default())).into();
+        Event::Minutes(Minutes { lasted_ms: count * 60_000, services, ..Minutes::default() })
+    }
+
+    fn gathered(query: Query, records: Vec<(u64, u64, Event)>) -> History {
+        let mut gather = Gather::new(query, None);
+        for (seq, secs, what) in records {
+            if !gather.take(Record { seq, at: at(secs), what }, 1000) {
+                break;
+            }
+        }
+        gather.answer(None, BTreeMap::new(), "memory".to_owned(), 0)
+    }
+
+    fn gaps(history: &History) -> Vec<(SystemTime, SystemTime, &str)> {
+        history.gaps.iter().map(|gap| (gap.from, gap.until, &*gap.why)).collect()
+    }
+
+    #[test]
+    fn what_was_written_again_after_an_error_is_told_once() {
+        let records = [1, 2, 3, 2, 3, 4].map(|seq| (seq, seq, change("write"))).to_vec();
+        let seqs: Vec<u64> =
+            gathered(query(0, 0), records).transitions.iter().map(|t| t.seq).collect();
+        assert_eq!(seqs, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_gap_is_where_hcf_did_not_run_or_minutes_are_missing() {
+        let records = vec![
+            (1, 0, started()),
+            (2, 0, minutes(60)),
+            // A minute that has not ended when something happens is no gap.
+            (3, 3650, change("write")),
+            (4, 3600, minutes(1)),
+            (5, 3900, minutes(1)),
+            (6, 4000, started()),
+        ];
+        let history = gathered(query(0, 0), records.clone());
+        let lost = (at(3660), at(3900), "nothing was kept");
+        let off = (at(3960), at(4000), "hcf was not running");
+        assert_eq!(gaps(&history), [lost, off]);
+        assert_eq!((history.complete_from, history.minutes.len()), (at(0), 3));
+        // A gap that ends after the beginning is told, and none twice.
+        assert_eq!(gaps(&gathered(query(3950, 0), records.clone())), [off]);
+        assert_eq!(gaps(&gathered(query(0, 5), records)), [off]);
+    }
+
+    #[test]
+    fn an_answer_that_is_full_says_where_it_goes_on_and_nothing_is_told_twice_or_lost() {
+        let records: Vec<_> = (1..=300).map(|seq| (seq, seq, change("write"))).collect();
+        let (mut after, mut seqs) = (0, Vec::new());
+        loop {
+            let part = gathered(query(0, after), records.clone());
+            seqs.extend(part.transitions.iter().map(|transition| transition.seq));
+            let Some(next) = part.next else { break };
+            assert_eq!(part.transitions.len(), PAGE / 1000);
+            after = next.rsplit('=').next().and_then(|after| after.parse().ok()).unwrap();
+        }
+        assert!(seqs.iter().copied().eq(1..=300));
+    }
+
+    #[test]
+    fn one_service_is_told_of_by_itself() {
+        let records = vec![(1, 0, change("read")), (2, 1, change("write")), (3, 2, minutes(1))];
+        let query = Query { service: Some("write".to_owned()), ..query(0, 0) };
+        let history = gathered(query, records);
+        assert_eq!(history.transitions.len(), 1);
+        assert!(history.minutes[0].what.services.keys().eq(["write"]));
+    }
+}

@@ -172,7 +172,7 @@ fn hcf_at(socket: &str, command: &str) -> super::program::Run {
 }
 
 #[test]
-fn a_history_that_cannot_be_kept_ends_nothing_else_and_is_kept_when_it_can() {
+fn a_history_that_cannot_be_kept_ends_nothing_else_and_says_so() {
     let (node, desk) = (FakeNode::start(GOOD), Desk::new());
     std::fs::create_dir(desk.path("state")).unwrap();
     std::fs::write(desk.path("state/history"), "in its place").unwrap();
