@@ -111,6 +111,10 @@ impl World {
 
     /// Each reason for which this gateway is, or will have to be, out of this service at this balancer.
     pub fn out(&self, gateway: usize, service: usize, kind: Kind) -> Vec<Demand> {
+        deciding(service, kind).flat_map(|service| self.out_of(gateway, service, kind)).collect()
+    }
+
+    fn out_of(&self, gateway: usize, service: usize, kind: Kind) -> Vec<Demand> {
         let mut demands = Vec::new();
         let Some(front) = self.fronts[kind as usize].well() else { return demands };
         let base = front.max(self.stall);
@@ -166,6 +170,12 @@ impl World {
 
     /// Since when everything has been so that this gateway is to be in; nothing while anything is in doubt.
     pub fn well(&self, gateway: usize, service: usize, kind: Kind) -> Option<Demand> {
+        let each = deciding(service, kind).map(|service| self.well_for(gateway, service, kind));
+        let all: Option<Vec<Demand>> = each.collect();
+        all?.into_iter().max_by_key(|demand| demand.since)
+    }
+
+    fn well_for(&self, gateway: usize, service: usize, kind: Kind) -> Option<Demand> {
         let parts = [self.fronts[kind as usize], self.hcf[gateway], self.gateways[gateway]];
         let mut since = self.stall.max(self.page[gateway]?);
         for part in parts {
@@ -232,4 +242,9 @@ impl World {
         }
         said
     }
+}
+
+/// The services that decide whether a request for this one comes to a gateway: in the fleet file `read` decides on everything.
+fn deciding(service: usize, kind: Kind) -> std::ops::RangeInclusive<usize> {
+    if kind == Kind::File { 0..=service } else { service..=service }
 }
