@@ -4,7 +4,7 @@
 //! end and closes. An unknown service is answered `down`, so that a typo shows at its first check.
 
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::question::Question;
 use super::words::{AgentLine, printable};
 use crate::board::{Board, ServiceBoard};
 use crate::counts::Held;
+use crate::health::State;
 use crate::log::Seldom;
 
 /// How long a question may be silent before it counts as whole.
@@ -33,6 +34,8 @@ const QUESTION_TIME: Duration = Duration::from_secs(1);
 const QUESTION_LIMIT: usize = 512;
 /// A held answer that comes this much after its time is late; balancers are to wait for a second more.
 const LATE: Duration = Duration::from_millis(250);
+/// For how long at most a question is held while the service is not up.
+const REPEAT: Duration = Duration::from_secs(1);
 /// How long a peer may take to read an answer.
 const WRITE_TIME: Duration = Duration::from_secs(5);
 
@@ -190,7 +193,14 @@ impl Agent {
         let clock = self.board.clock;
         let tag = service.tag();
         let begun = clock.now();
+        // One that hcf comes to late, after it was frozen, may have been given up: its asker hears nothing.
+        if has_hung_up(stream) {
+            return Some(());
+        }
         let Some(waiting) = self.holds.wait(&key, tag, begun) else { return Some(()) };
+        // HAProxy raises a server whose tracked check recovers whatever its agent has said, so a bad word is repeated.
+        let is_up = service.answers().verdict.state == State::Up;
+        let time = if is_up { time } else { time.min(REPEAT) };
         // Where the listener is full, the one that was held longest is answered to make room.
         seat.idle();
         let hang_up = async {
@@ -211,13 +221,18 @@ impl Agent {
             () = seat.leave() => Held::Room,
             () = hang_up => Held::HungUp,
         };
+        // Whatever else is the case: who has hung up is told nothing.
+        let how = if has_hung_up(stream) { Held::HungUp } else { how };
         let late = clock.now().since(begun) > time + LATE && how != Held::HungUp;
         self.board.counts.held(if late { Held::Late } else { how });
         if how == Held::HungUp {
             return None;
         }
         seat.busy();
-        waiting.answered(service.tag(), clock.now());
+        // Nobody may wait for a late answer any more, so the next question is answered at once.
+        if !late {
+            waiting.answered(service.tag(), clock.now());
+        }
         Some(())
     }
 
@@ -265,6 +280,19 @@ impl Agent {
             }
             _ => respond(found.status(), http::phrase(found.status()).as_bytes(), None),
         }
+    }
+}
+
+/// Whether the peer's end has come already. The kernel is asked, since after a freeze it knows more than the runtime.
+fn has_hung_up(stream: &Stream) -> bool {
+    let stream = match stream {
+        Stream::Left(tcp) => tcp.as_fd(),
+        Stream::Right(unix) => unix.as_fd(),
+    };
+    let mut byte = [MaybeUninit::uninit()];
+    match rustix::net::recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, bytes)) => bytes == 0,
+        Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::hcf::{Hcf, ask};
-use crate::lab::net;
-use crate::lab::wait::{LONG, wait_for, wait_until};
+use crate::lab::process::Signal;
+use crate::lab::wait::{LONG, pause, wait_for, wait_until};
+use crate::lab::{http, net};
 
 const CONFIG: &str = "
 node: {every: 50ms, timeout: 400ms}
@@ -259,13 +260,69 @@ fn a_held_question_waits_for_a_change() {
     }
 }
 
+/// A question that is sent and not waited for.
+fn asked(agent: &str, question: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(agent).unwrap();
+    stream.write_all(question.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+/// As when a frozen sidecar goes on: HAProxy has given up what it asked meanwhile, and asks again.
+#[test]
+fn what_was_said_to_nobody_does_not_count_as_told() {
+    let (node, hcf) = start(3);
+    let agent = hcf.agent();
+    let question = "write hold=60s\n";
+    assert!(ask(agent, question).starts_with("down "), "the first question");
+    node.set(Answer::Grid { connected: 9, refused: 0 });
+    wait_until("another verdict", LONG, || ask(agent, "write\n").starts_with("up "));
+    hcf.signal(Signal::Stop);
+    drop(asked(agent, question));
+    let mut waiting = asked(agent, question);
+    hcf.signal(Signal::Cont);
+    assert!(rest(&mut waiting).starts_with("up "), "who waits has not heard of the change");
+}
+
+/// The same for one that was held while the sidecar froze, beyond its time.
+#[test]
+fn a_late_answer_does_not_count_as_told() {
+    let node = FakeNode::healthy();
+    // A freeze must not make the verdict stale, which would be another answer.
+    let config = CONFIG.replace("timeout: 400ms", "timeout: 20s");
+    let hcf = Hcf::configured(&config, &["--node", &node.url()]);
+    wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
+    let agent = hcf.agent();
+    let question = "write hold=2s\n";
+    assert!(ask(agent, question).starts_with("up "), "the first question");
+    let held = held(agent, question);
+    hcf.signal(Signal::Stop);
+    drop(held);
+    pause(Duration::from_millis(2500));
+    let mut waiting = asked(agent, question);
+    hcf.signal(Signal::Cont);
+    assert!(!rest(&mut waiting).is_empty());
+    let metrics = http::get(hcf.status(), "/metrics").unwrap().text();
+    let held = "hcf_held_questions_total{outcome=\"time\"} 0\n";
+    assert!(metrics.contains(held), "it was not held: {metrics}");
+}
+
+/// HAProxy takes a tracked check that recovers for more than what its agent said before.
+#[test]
+fn a_bad_word_is_repeated_before_the_time_is_up() {
+    let (_node, hcf) = start(3);
+    for _ in 0..3 {
+        assert!(ask(hcf.agent(), "write hold=60s\n").starts_with("down "));
+    }
+}
+
 #[test]
 fn a_held_question_ends_when_the_sidecar_stops() {
     let (_node, mut hcf) = start(9);
     let question = "read hold=60s\n";
     assert_eq!(ask(hcf.agent(), question), "up ready 100%\n");
     let mut held = held(hcf.agent(), question);
-    hcf.signal(crate::lab::process::Signal::Term);
+    hcf.signal(Signal::Term);
     assert_eq!(rest(&mut held), "up drain 100% #shutdown: the sidecar is stopping\n");
     assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
 }

@@ -121,6 +121,15 @@ impl Eds {
     }
 }
 
+impl Eds {
+    /// Ends it at once, as a crash does, and returns the folder with what it has written.
+    pub fn kill(mut self) -> TempDir {
+        self.process.signal(Signal::Kill);
+        self.process.wait_end(LONG);
+        self.folder
+    }
+}
+
 fn output(folder: &Path) -> PathBuf {
     folder.join("webapi.eds.json")
 }

@@ -83,9 +83,7 @@ impl Envoy {
     }
 
     fn try_clusters(&self) -> io::Result<Value> {
-        let patience = Duration::from_secs(5);
-        http::request(&self.admin, "GET", "/clusters?format=json", &[], None, patience)
-            .map(|answer| answer.json())
+        clusters_at(&self.admin)
     }
 
     /// [`health`] of one host, asked now.
@@ -93,13 +91,9 @@ impl Envoy {
         health(&self.clusters(), cluster, address)
     }
 
-    /// Whether the host takes requests as far as Envoy's checks go.
+    /// [`is_up`] of one host, asked now.
     pub fn is_up(&self, cluster: &str, address: &str) -> bool {
-        self.health(cluster, address).is_some_and(|flags| {
-            !flags
-                .iter()
-                .any(|flag| flag.starts_with("failed_active_health") || flag.starts_with("eds:"))
-        })
+        is_up(&self.clusters(), cluster, address)
     }
 
     /// The weight of a host.
@@ -129,6 +123,19 @@ pub fn validate(config: &str) -> Result<(), String> {
         Program::new("validate", &place::part("envoy")).args(["--mode", "validate", "-c", &name]);
     let mut process = Process::start(&program, folder.path());
     if process.wait_end(LONG).success() { Ok(()) } else { Err(process.log()) }
+}
+
+/// [`Envoy::clusters`] of whoever is behind this admin port now, if anybody is.
+pub fn clusters_at(admin: &str) -> io::Result<Value> {
+    let patience = Duration::from_secs(5);
+    http::request(admin, "GET", "/clusters?format=json", &[], None, patience)
+        .map(|answer| answer.json())
+}
+
+/// Whether the host takes requests as far as Envoy's checks and discovery go.
+pub fn is_up(clusters: &Value, cluster: &str, address: &str) -> bool {
+    let bad = |flag: &String| flag.starts_with("failed_active_health") || flag.starts_with("eds:");
+    health(clusters, cluster, address).is_some_and(|flags| !flags.iter().any(bad))
 }
 
 /// What holds against the host at `address` (`host:port`) in a cluster, out of [`Envoy::clusters`]: the names of the

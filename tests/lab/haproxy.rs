@@ -37,9 +37,12 @@ impl Version {
 #[derive(Debug)]
 pub struct Haproxy {
     process: Process,
+    version: Version,
+    /// Those that a reload has replaced; each ends with its last connection.
+    leaving: Vec<Process>,
     socket: String,
     config: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Haproxy {
@@ -59,15 +62,38 @@ impl Haproxy {
         let program = Program::new("haproxy", &version.program()).args(["-db", "-f", &name]);
         let mut haproxy = Self {
             process: Process::start(&program, folder.path()),
+            version,
+            leaving: Vec::new(),
             socket: format!("unix:{socket}"),
             config: path,
-            _folder: folder,
+            folder,
         };
         wait_until("HAProxy's stats socket", LONG, || {
             haproxy.process.must_run();
             haproxy.try_command("show info").is_ok_and(|answer| answer.contains("Pid:"))
         });
         haproxy
+    }
+
+    /// Starts another process in the place of this one, as `systemctl reload` does, and waits until it answers.
+    pub fn reload(&mut self) {
+        let old = self.process.pid().to_string();
+        let name = self.config.display().to_string();
+        let program = Program::new("haproxy", &self.version.program());
+        let program = program.args(["-db", "-f", &name, "-sf", &old]);
+        let next = Process::start(&program, self.folder.path());
+        let pid = format!("Pid: {}\n", next.pid());
+        self.leaving.push(std::mem::replace(&mut self.process, next));
+        wait_until("HAProxy's next process to answer", LONG, || {
+            self.process.must_run();
+            self.try_command("show info").is_ok_and(|answer| answer.contains(&pid))
+        });
+        self.leaving.retain_mut(|process| process.ended().is_none());
+    }
+
+    /// The address of its stats socket, for [`stats_at`].
+    pub fn socket(&self) -> &str {
+        &self.socket
     }
 
     /// One command on the stats socket.
@@ -81,12 +107,7 @@ impl Haproxy {
 
     /// Everything `show stat` says, of frontends and backends too, from one question.
     pub fn stats(&self) -> Vec<Stat> {
-        let text = self.command("show stat");
-        let mut lines = text.lines().filter(|line| !line.is_empty());
-        let names = fields(lines.next().unwrap_or_default().trim_start_matches("# "));
-        lines
-            .map(|line| Stat { fields: names.iter().cloned().zip(fields(line)).collect() })
-            .collect()
+        stats_of(&self.command("show stat"))
     }
 
     /// Everything `show stat` says of one server; panics when there is no such server.
@@ -136,6 +157,17 @@ impl Haproxy {
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
+}
+
+/// [`Haproxy::stats`] of whoever is behind this socket now, if anybody is.
+pub fn stats_at(socket: &str) -> io::Result<Vec<Stat>> {
+    net::ask(socket, b"show stat\n", Duration::from_secs(5)).map(|text| stats_of(&text))
+}
+
+fn stats_of(text: &str) -> Vec<Stat> {
+    let mut lines = text.lines().filter(|line| !line.is_empty());
+    let names = fields(lines.next().unwrap_or_default().trim_start_matches("# "));
+    lines.map(|line| Stat { fields: names.iter().cloned().zip(fields(line)).collect() }).collect()
 }
 
 /// One server's row of `show stat`.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Below Linux's range for outgoing connections (from 32768), so that no such connection takes a port between the
@@ -42,7 +43,8 @@ pub fn free_port() -> u16 {
 fn next_block(after: Option<u16>) -> Block {
     // By user: one user's locks cannot be opened by another, whose ports the bind finds out.
     let user = std::fs::metadata("/proc/self").map_or(0, |process| process.uid());
-    let folder = std::env::temp_dir().join(format!("hcf-ports-{user}"));
+    // Not in TMPDIR: labs that differ in that share the ports all the same.
+    let folder = Path::new("/tmp").join(format!("hcf-ports-{user}"));
     std::fs::create_dir_all(&folder).expect("a folder for port locks can be made");
     let spread = u16::try_from(std::process::id() % u32::from(BLOCKS)).expect("less than BLOCKS");
     let start = after.map_or(spread, |index| index + 1);

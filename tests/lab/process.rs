@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use super::wait::wait_for;
+use super::wait::{LONG, wait_for};
 
 /// What the lab does to programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +145,21 @@ impl Process {
         let line = format!("kill -s {} {}", signal.name(), self.pid());
         let sent = Command::new("/bin/sh").args(["-c", &line]).stderr(Stdio::null()).status();
         sent.expect("a shell can be run");
+        if signal == Signal::Stop {
+            wait_for("all of it to be frozen", LONG, || self.is_frozen().then_some(()));
+        }
+    }
+
+    /// Whether all its threads stand still; one that is gone does.
+    fn is_frozen(&self) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else {
+            return true;
+        };
+        let mut stats = tasks.flatten().map(|task| read(&task.path().join("stat")));
+        stats.all(|stat: String| {
+            let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+            matches!(state, None | Some("T" | "Z" | "X"))
+        })
     }
 
     /// Whether and how it has ended, without waiting.

@@ -18,12 +18,13 @@ pub struct Sidecar {
     /// Where it listens for people.
     pub status: String,
     hcf: Option<Hcf>,
-    config: String,
+    own: String,
     folder: TempDir,
 }
 
 impl Sidecar {
-    /// Starts one beside the node called `name` at `web`, with these lines of configuration. All nodes' hcf have the same
+    /// Starts one beside the node called `name` at `web`, with these lines of configuration, in which `STATE` is a folder
+    /// for what it is to keep. All nodes' hcf have the same
     /// `grpc` port, hence each node an address of its own.
     pub fn start(name: &str, web: &str, grpc: u16, config: &str) -> Self {
         let ip = web.split(':').next().unwrap_or_default().to_owned();
@@ -31,15 +32,23 @@ impl Sidecar {
         let status = format!("{ip}:{}", free_port());
         let place = Place { name: name.to_owned(), ip, node: port(web), agent, health, grpc };
         let folder = place::folder("sidecar");
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let config = format!(
-            "{config}\nadmin: {{socket: '{}'}}\nstate_dir: '{}'\n",
-            path("admin"),
-            path("state")
-        );
-        let mut sidecar = Self { place, status, hcf: None, config, folder };
+        let own = config.to_owned();
+        let mut sidecar = Self { place, status, hcf: None, own, folder };
         sidecar.begin();
         sidecar
+    }
+
+    fn config(&self) -> String {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let (own, admin) = (self.own.replace("STATE", &path("state")), path("admin"));
+        format!("{own}\nadmin: {{socket: '{admin}'}}\n")
+    }
+
+    /// Writes another configuration into its file, which it then reads by itself.
+    pub fn rewrite(&mut self, config: &str) {
+        config.clone_into(&mut self.own);
+        let (file, text) = (self.hcf().file(), self.config());
+        std::fs::write(&file, text).expect("the configuration can be written");
     }
 
     /// Starts it again after [`Sidecar::end`].
@@ -53,12 +62,17 @@ impl Sidecar {
             ["--status", &self.status],
             ["--grpc", &grpc],
         ];
-        self.hcf = Some(Hcf::configured(&self.config, &told.concat()));
+        self.hcf = Some(Hcf::configured(&self.config(), &told.concat()));
     }
 
     /// It is gone, as after `kill -9`.
     pub fn end(&mut self) {
         self.hcf = None;
+    }
+
+    /// Whether it has been started and not ended since.
+    pub fn is_running(&self) -> bool {
+        self.hcf.is_some()
     }
 
     /// The running program.

@@ -2,7 +2,7 @@
 //! or a sidecar that starts again ends where it should.
 
 use super::farm::{self, Fakes, Front, Side};
-use crate::lab::haproxy::{Haproxy, Version};
+use crate::lab::haproxy::{Haproxy, Stat, Version, replace};
 use crate::lab::hcf::{Hcf, port};
 use crate::lab::process::Signal;
 use crate::lab::wait::{LONG, wait_until};
@@ -105,5 +105,31 @@ fn a_sidecar_that_stops_says_so_first() {
             stat.status().starts_with("DRAIN")
                 && stat.last_agent().contains("shutdown: the sidecar is stopping")
         });
+    }
+}
+
+/// HAProxy raises a server whose tracked check recovers, whatever its agent said before.
+#[test]
+fn a_frozen_sidecar_that_goes_on_keeps_a_bad_node_out_of_long_polls_too() {
+    let farm = Fakes::start();
+    let (config, _) = farm::haproxy_config("longpoll.cfg", &farm.sides());
+    for (version, hold) in Version::ALL.into_iter().zip(["hold=60s", "hold=59s"]) {
+        // Longer than this test waits, and not the questions of the one before.
+        let changes = [("hold=9s", hold), ("timeout check 10s", "timeout check 61s")];
+        let config = replace(&config, &changes);
+        let haproxy = Haproxy::start(version, &config);
+        haproxy.wait_stat("be_write", "gw1", "up", Stat::is_up);
+        farm.hcf[0].signal(Signal::Stop);
+        haproxy.wait_stat("sidecars", "gw1", "missed", |stat| !stat.is_up());
+        farm.say(&farm::BAD, &farm::GOOD);
+        farm.hcf[0].signal(Signal::Cont);
+        haproxy.wait_stat("sidecars", "gw1", "found again", Stat::is_up);
+        for backend in ["be_read", "be_write"] {
+            haproxy.wait_stat(backend, "gw1", "down by its agent's word", |stat| {
+                !stat.is_up() && stat.last_agent().contains("servers-few")
+            });
+        }
+        farm.say(&farm::GOOD, &farm::GOOD);
+        haproxy.wait_stat("be_write", "gw1", "up again", Stat::is_up);
     }
 }
