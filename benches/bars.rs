@@ -133,7 +133,8 @@ fn grpc_memory(bars: &mut Bars) {
         call
     };
     let watches: Vec<_> = (0..3).map(watch).collect();
-    let sample = "hcf_questions_total{listener=\"grpc\",service=\"write\",answer=\"up\"} ";
+    let sample =
+        "hcf_asker_questions_total{listener=\"grpc\",peer=\"127.0.0.1\",service=\"write\"} ";
     wait_until("100 checks", LONG * 4, || {
         let text = get(with.status(), "/metrics").unwrap().text();
         let asked = text.lines().find_map(|line| line.strip_prefix(sample));

@@ -41,7 +41,8 @@ pub fn watch(shared: &Shared) -> Samples {
 
 fn look(pid: u32) -> Option<Sample> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    // What it has allocated: pages of the program itself come and go as the kernel likes.
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
     let kib = line.split_whitespace().nth(1)?.parse().ok()?;
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
     Some(Sample { at: Instant::now(), kib, files })
