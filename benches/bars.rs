@@ -29,6 +29,7 @@ use lab::fake::{Answer, FakeNode, page};
 use lab::haproxy::{Haproxy, Version};
 use lab::hcf::{Hcf, ask, hcf_binary, port};
 use lab::http::get;
+use lab::measure::{cpu_time, resident};
 use lab::shipped::{self, Place};
 use lab::wait::{LONG, pause, wait_until};
 
@@ -91,13 +92,6 @@ fn memory(bars: &mut Bars) {
         ask(hcf.agent(), "write\n");
     }
     bars.note("resident memory after 20,000 agent checks", resident(pid), 8.0, "MiB");
-}
-
-/// Resident memory of a process, in MiB.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 /// What the grpc listener adds, when three Envoys check by it, three take weights from it, and three clients watch.
@@ -167,17 +161,6 @@ fn judging(bars: &mut Bars) {
         let per_look = spent.as_secs_f64() * 1e3 / looks as f64;
         bars.note(what, per_look, 5.0, "ms");
     }
-}
-
-/// User and system time of a process so far.
-fn cpu_time(pid: u32) -> Duration {
-    // Nanoseconds on a run queue's CPU, of each thread: finer than the ticks of /proc/PID/stat.
-    let mut total = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
-        total += stat.split_whitespace().next().unwrap().parse::<u64>().unwrap();
-    }
-    Duration::from_nanos(total)
 }
 
 /// From the node's change to the agent port's, at any phase of the looks.

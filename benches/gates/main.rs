@@ -21,13 +21,14 @@ mod load;
 mod origin;
 
 use std::fmt::Write as _;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use lab::haproxy::{Haproxy, Version};
 use lab::hcf::{Hcf, ask};
+use lab::measure::{cpu_time, median, pin, resident};
 use lab::ports::free_port;
 use lab::process::{Process, Program};
 use lab::wait::{LONG, pause, wait_for, wait_until};
@@ -99,12 +100,6 @@ fn run<T: Send + 'static>(handle: &Handle, future: impl Future<Output = T> + Sen
     let (done, result) = mpsc::channel();
     let task = handle.spawn(async move { done.send(future.await) });
     result.recv().unwrap_or_else(|_| panic!("{:?}", handle.block_on(task)))
-}
-
-/// Keeps a process, all its threads, on one core.
-fn pin(pid: u32, core: &str) {
-    let pinned = Command::new("taskset").args(["-a", "-c", "-p", core, &pid.to_string()]).output();
-    assert!(pinned.unwrap().status.success(), "taskset");
 }
 
 /// The lines so far.
@@ -248,7 +243,7 @@ fn speed(table: &mut Table, handle: &Handle, origin: &str) {
                 let before = pids.map(cpu_time);
                 let outcome = run(handle, load.run(Arc::clone(address)));
                 if let (Some(work), Some(pid)) = (work.get_mut(way), pids.get(way)) {
-                    work.0 += cpu_time(*pid) - before[way];
+                    work.0 += cpu_time(*pid).saturating_sub(before[way]).as_secs_f64();
                     work.1 += outcome.rate;
                 }
                 trials[way].push(outcome);
@@ -269,29 +264,6 @@ fn speed(table: &mut Table, handle: &Handle, origin: &str) {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// User and system time of a process so far, in seconds.
-fn cpu_time(pid: u32) -> f64 {
-    let mut total = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
-        total += stat.split_whitespace().next().unwrap().parse::<u64>().unwrap();
-    }
-    total as f64 / 1e9
-}
-
-/// Resident memory of a process, in KiB.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Memory per idle connection, of fresh processes.
 fn memory(table: &mut Table, handle: &Handle, origin: &str, gate: &str) {
     let kind = if gate == "pass" { "plain" } else { "http" };
@@ -305,7 +277,7 @@ fn memory(table: &mut Table, handle: &Handle, origin: &str, gate: &str) {
     let mut figures = [[0.0; 2]; 2];
     for (way, (pid, address)) in pids.into_iter().zip(ways).enumerate() {
         let before = resident(pid);
-        let per = || (resident(pid) - before) / IDLE as f64;
+        let per = || (resident(pid) - before) * 1024.0 / IDLE as f64;
         let idle = run(handle, Idle::open(address, IDLE));
         pause(Duration::from_secs(1));
         figures[0][way] = per();

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::lab::fake::FakeNode;
 use super::lab::hcf::{Hcf, ask, hcf_binary};
+use super::lab::measure::{cpu_time, resident};
 use super::lab::wait::{LONG, pause, wait_until};
-use super::{AGENT, CONFIG, Table, cpu_time};
+use super::{AGENT, CONFIG, Table};
 
 /// Ten balancers, each of which asks for four services once a second.
 const BALANCERS: usize = 10;
@@ -21,14 +22,6 @@ pub(crate) fn measure(table: &mut Table) {
     idle(table);
     connections(table);
     day(table);
-}
-
-/// Resident memory, in MiB.
-fn resident(hcf: &mut Hcf) -> f64 {
-    let status = format!("/proc/{}/status", hcf.process().pid());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 fn size(table: &mut Table) {
@@ -66,7 +59,7 @@ fn idle(table: &mut Table) {
     let config = "services: {write: {criteria: {servers: {min: 4}}}, a: {criteria: {servers: {min: 1}}}, b: {criteria: {servers: {min: 2}}}}\n";
     let mut hcf = Hcf::configured(config, &["--node", &node.url()]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
-    table.line("idle: resident memory, MiB", resident(&mut hcf), Some(8.0));
+    table.line("idle: resident memory, MiB", resident(hcf.process().pid()), Some(8.0));
     let pid = hcf.process().pid();
     let (cpu, begun) = (cpu_time(pid), Instant::now());
     for second in 1..=20 {
@@ -101,7 +94,7 @@ fn connections(table: &mut Table) {
     );
     let mut hcf = Hcf::configured(&config, &["--node", &node.url()]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
-    let before = resident(&mut hcf);
+    let before = resident(hcf.process().pid());
     let mut open = Vec::new();
     for n in 0..1000 {
         // Asked twice, the second one is held.
@@ -117,7 +110,7 @@ fn connections(table: &mut Table) {
         open.extend((0..count).map(|_| TcpStream::connect(address).unwrap()));
     }
     pause(Duration::from_secs(2));
-    let after = resident(&mut hcf);
+    let after = resident(hcf.process().pid());
     table.line("10,000 connections: resident memory, MiB", after, None);
     table.line(
         "10,000 connections: KiB more for each",
@@ -134,12 +127,12 @@ fn day(table: &mut Table) {
     let mut hcf = Hcf::configured(CONFIG, &["--node", &node.url()]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
     let address = hcf.agent().parse().unwrap();
-    let before = resident(&mut hcf);
+    let before = resident(hcf.process().pid());
     let mut asked = 0.0;
     while asked < DAY as f64 {
         asked += AGENT.run(address, 16, || Duration::ZERO).rate;
     }
-    let after = resident(&mut hcf);
+    let after = resident(hcf.process().pid());
     table.line("a day of questions (3,456,000): resident memory, MiB", after, None);
     table.line("a day of questions: MiB more than before", after - before, Some(1.0));
 }

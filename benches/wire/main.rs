@@ -25,12 +25,12 @@ mod load;
 
 use std::io::Write as _;
 use std::net::{SocketAddrV4, TcpStream};
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use floor::Floor;
 use lab::fake::{Answer, FakeNode, page};
 use lab::hcf::{Hcf, ask};
+use lab::measure::{cpu_time, median, pin};
 use lab::process::{Process, Program};
 use lab::wait::{LONG, wait_for, wait_until};
 use load::{Ask, Outcome};
@@ -134,23 +134,6 @@ impl Table {
     }
 }
 
-/// Keeps a process, all its threads, on one processor.
-fn pin(pid: u32, processor: &str) {
-    let pid = pid.to_string();
-    let pinned = Command::new("taskset").args(["-a", "-c", "-p", processor, &pid]).output();
-    assert!(pinned.unwrap().status.success(), "taskset");
-}
-
-/// User and system time of a process so far.
-fn cpu_time(pid: u32) -> Duration {
-    let mut total = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
-        total += stat.split_whitespace().next().unwrap().parse::<u64>().unwrap();
-    }
-    Duration::from_nanos(total)
-}
-
 fn measure(table: &mut Table, case: Case) {
     let node = FakeNode::healthy();
     let mut hcf = Hcf::configured(CONFIG, &["--node", &node.url()]);
@@ -199,12 +182,6 @@ fn bear(plight: Plight, node: &FakeNode, hcf: &Hcf) -> Vec<TcpStream> {
             held.chain(idle).collect()
         }
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn report(table: &mut Table, case: Case, trials: &[[Outcome; 2]]) {

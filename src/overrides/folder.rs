@@ -131,6 +131,10 @@ fn line(text: &str) -> Result<Line<'_>, String> {
     };
     let (time, after) = first(rest);
     let length = length(time);
+    // Times are kept in whole milliseconds.
+    if length.is_some_and(|length| length.as_millis() == 0) {
+        return Err(format!("`{time}` is over before it begins"));
+    }
     let reason = if length.is_some() { after } else { rest };
     check_reason(reason)?;
     Ok(Line { word, length, reason })
@@ -318,6 +322,7 @@ mod tests {
             ("weight", "expected `weight N REASON`"),
             ("weight 0 x", "a weight of 0 is out of range"),
             ("weight 50", "a reason is required"),
+            ("drain 31ns x", "`31ns` is over before it begins"),
             ("drain a\ndrain b", "more than one line"),
             ("drain a\u{7}", "the reason holds U+0007"),
         ] {

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use crate::gate::{BAD, start};
+use crate::lab::browser::ALONE;
 use crate::lab::fake::FakeNode;
 use crate::lab::http::request;
 use crate::lab::place;
@@ -107,22 +108,18 @@ fn a_browser_hears_that_a_large_upload_is_refused() {
     let browser = run(
         "chromium",
         &[
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--disable-dev-shm-usage",
-            "--no-proxy-server",
-            "--timeout=60000",
-            "--virtual-time-budget=60000",
-            &data,
-            "--dump-dom",
-            &format!("http://{gate}/page"),
-        ],
+            &ALONE[..],
+            &[
+                "--disable-dev-shm-usage",
+                "--no-proxy-server",
+                "--timeout=60000",
+                "--virtual-time-budget=60000",
+                &data,
+                "--dump-dom",
+                &format!("http://{gate}/page"),
+            ],
+        ]
+        .concat(),
     );
     let dom = said(&browser);
     assert!(

@@ -14,6 +14,7 @@ use crate::lab::fake::{Answer, FakeNode, page};
 use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::hcf::{Hcf, ask};
 use crate::lab::http::get;
+use crate::lab::measure::memory;
 use crate::lab::place;
 use crate::lab::ports::free_port;
 use crate::lab::process::Signal;
@@ -24,10 +25,7 @@ const MEMORY: u64 = 48 << 10;
 
 /// The most memory that a process has had at once, in KiB.
 fn peak(hcf: &mut Hcf) -> u64 {
-    let status = format!("/proc/{}/status", hcf.process().pid());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    memory(hcf.process().pid(), "VmHWM").unwrap()
 }
 
 /// A page of nearly as many bytes as are read at most.

@@ -15,8 +15,8 @@ use super::wait::{LONG, wait_for};
 /// A browser on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Without what asks other machines for something; by a pipe, so that it ends with the driver.
-const OPTIONS: [&str; 9] = [
+/// Without a window, and without what asks other machines for something.
+pub const ALONE: [&str; 8] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -25,7 +25,6 @@ const OPTIONS: [&str; 9] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--remote-debugging-pipe",
 ];
 
 /// What a page is looked at with.
@@ -72,7 +71,8 @@ impl Browser {
             Some(format!("127.0.0.1:{port}"))
         });
         let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
-        let args = [&OPTIONS[..], &[&profile]].concat();
+        // By a pipe, so that it ends with the driver.
+        let args = [&ALONE[..], &["--remote-debugging-pipe", &profile]].concat();
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": args, "binary": "/usr/bin/chromium"},
         }}});

@@ -31,6 +31,7 @@ pub mod hcf;
 pub mod http;
 pub mod keepalived;
 pub mod large;
+pub mod measure;
 pub mod net;
 pub mod nginx;
 pub mod past;

@@ -3,6 +3,7 @@
 use super::farm::{self, beside_gates};
 use crate::lab::hcf::Hcf;
 use crate::lab::http;
+use crate::lab::measure::memory;
 use crate::lab::tahoe::Grid;
 use crate::lab::wait::{LONG, wait_until};
 
@@ -18,10 +19,7 @@ pub(super) fn bytes(count: usize) -> Vec<u8> {
 
 /// The most memory that a process has had, in MiB.
 pub(super) fn peak(hcf: &mut Hcf) -> u64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", hcf.process().pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    memory(hcf.process().pid(), "VmHWM").expect("it runs") / 1024
 }
 
 #[test]

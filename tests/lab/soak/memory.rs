@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::lab::measure::memory;
 use crate::lab::wait::pause;
 use crate::shared::Shared;
 
@@ -40,10 +41,8 @@ pub fn watch(shared: &Shared) -> Samples {
 }
 
 fn look(pid: u32) -> Option<Sample> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     // What it has allocated: pages of the program itself come and go as the kernel likes.
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
-    let kib = line.split_whitespace().nth(1)?.parse().ok()?;
+    let kib = memory(pid, "RssAnon")?;
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
     Some(Sample { at: Instant::now(), kib, files })
 }
