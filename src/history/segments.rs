@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -87,6 +87,11 @@ pub(super) fn paths(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether it has a name still: what somebody has removed would take lines that nobody can read.
+fn stands(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.nlink() > 0)
 }
 
 /// A directory of segments, for the one who writes.
@@ -178,7 +183,7 @@ impl Segments {
                 && last.duration_since(segment.first).is_ok_and(|passed| passed < DAY)
         };
         let mut file = match (file, self.all.back()) {
-            (Some(file), Some(segment)) if fits(segment) => file,
+            (Some(file), Some(segment)) if fits(segment) && stands(&file) => file,
             _ => self.begin(first)?,
         };
         file.write_all(text.as_bytes())
@@ -304,6 +309,17 @@ mod tests {
         }
         let file = place.path().join("00000001.log");
         (place, file)
+    }
+
+    #[test]
+    fn a_history_that_somebody_has_removed_begins_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("history");
+        let (_, _, mut segments) = open(&dir);
+        segments.append(&[(at(0), event("one"))]).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        segments.append(&[(at(1), event("two"))]).unwrap();
+        assert_eq!(open(&dir).0, ["two"]);
     }
 
     #[test]
