@@ -3,8 +3,8 @@
 //!
 //! Whoever stands in the middle has one core to itself, and HAProxy one thread; clients and the node
 //! share the other core. Trials take turns, and the medians of five are shown. Ends with 1 when a
-//! bar is missed. Where other programs run, only `chrt -f 1 cargo bench ...` as root keeps them out
-//! of the latencies.
+//! bar is missed. The machine must have nothing else to do, and hcf's threads must give way to each
+//! other, which they do not under a real-time scheduler.
 
 #![allow(
     missing_docs,

@@ -3,7 +3,8 @@
 //!
 //! The server has one processor to itself, and the load generator the other. Every trial stands next to one of the
 //! floor's, and the medians of five are shown; ratios are medians of those of the pairs. Ends with 1 when a bar is
-//! missed. Where other programs run, only `chrt -f 1 cargo bench ...` as root keeps them out of the figures.
+//! missed. The machine must have nothing else to do, and hcf's threads must give way to each other, which they do not
+//! under a real-time scheduler.
 
 #![allow(
     missing_docs,

@@ -1,12 +1,13 @@
 //! Trouble that has broken other programs of this kind, and what must hold meanwhile. Each test says so above it.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::failures::status;
 use super::operator::{Desk, UP, wait_up};
@@ -137,6 +138,68 @@ fn slow_peers_on_every_listener_cost_the_others_nothing() {
     }
     let peak = peak(&mut hcf);
     assert!(peak < MEMORY, "{peak} KiB");
+}
+
+/// A client of a gate that takes nothing of a large answer keeps a part of it in memory, and one that does not end its
+/// head all of that; a thousand of them keep a bounded amount, and nothing from others.
+#[test]
+fn clients_that_stall_at_a_gate_leave_memory_under_its_bound() {
+    const STALLED: usize = 1000;
+    let node = FakeNode::healthy();
+    node.serve_by(|stream, head, _| {
+        if head.starts_with("GET /short") {
+            return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").ok();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 524288\r\n\r\n").ok()?;
+        stream.write_all(&vec![b'x'; 512 << 10]).ok()?;
+        stream.read_exact(&mut [0]).ok()
+    });
+    let config = "node: {timeout: 10s}\n\
+                  services: {write: {criteria: {servers: {min: 4}}}}\n\
+                  gates: {web: {listen: '127.0.0.1:0', when_bad: refuse_uri}}\n";
+    let mut hcf = Hcf::configured(config, &["--node", &node.url()]);
+    wait_up(&hcf);
+    let gate: SocketAddr = hcf.address("gate/web").parse().unwrap();
+    let asks = |head: &[u8]| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // So that the kernel takes little of an answer on the way.
+        socket.set_recv_buffer_size(1).unwrap();
+        socket.set_tcp_mss(536).unwrap();
+        socket.connect(&gate.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(head).unwrap();
+        stream
+    };
+    let long = [&b"GET /short HTTP/1.1\r\nHost: x\r\nCookie: "[..], &vec![b'x'; 10 << 10]].concat();
+    let ended = [&long[..], b"\r\nConnection: close\r\n\r\n"].concat();
+    let answer = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).map(|_| heard).unwrap()
+    };
+    let stalled: Vec<TcpStream> =
+        (0..STALLED).map(|_| asks(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    let mut before = 0.0;
+    wait_until("nobody takes any more", LONG, || {
+        let scrape = get(hcf.status(), "/metrics").unwrap().text();
+        let sent =
+            scrape.lines().find(|line| line.starts_with("hcf_gate_sent_bytes_total")).unwrap();
+        let sent: f64 = sent.rsplit(' ').next().unwrap().parse().unwrap();
+        let ended = sent > (STALLED * 4096) as f64 && sent == before;
+        before = sent;
+        ended
+    });
+    assert!(answer(asks(&ended)).starts_with("HTTP/1.1 200 "), "there is room for a long head");
+    let heads: Vec<TcpStream> = (0..100).map(|_| asks(&long)).collect();
+    wait_until("no room for another long head", LONG, || {
+        answer(asks(&ended)).starts_with("HTTP/1.1 503 ")
+    });
+    assert_eq!(get(&gate.to_string(), "/short").unwrap().text(), "hi");
+    assert_eq!(ask(hcf.agent(), "write\n"), UP);
+    let peak = peak(&mut hcf);
+    assert!(peak < MEMORY, "{peak} KiB");
+    drop((stalled, heads));
+    wait_until("room again", LONG, || answer(asks(&ended)).starts_with("HTTP/1.1 200 "));
 }
 
 /// With every listener flooded by connections that ask nothing, and no descriptor to spare, HAProxy is still answered,

@@ -5,7 +5,7 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,45 +14,99 @@ use super::super::accept::Stream;
 
 /// Large enough that the kernel's own work outweighs the calls.
 const SIZE: usize = 64 << 10;
-/// Buffers that are kept for the next use; a burst beyond that allocates its own.
+/// What there is for each connection, however many there are: enough for the heads of most requests.
+pub(super) const SMALL: usize = 2 << 10;
+/// Large buffers that are kept for the next use.
 const KEPT: usize = 32;
+/// Large buffers in use at once, 4 MiB; whoever comes then carries bytes in smaller pieces. Peers that
+/// take nothing keep what lies in theirs, and so cost a bounded amount of memory.
+const MOST: usize = 64;
+/// As many again, for heads that a small one does not hold.
+const FOR_HEADS: usize = 32;
 
-/// A buffer on loan, or a small one of its own.
+/// A large buffer on loan, or a small one of its own.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Box<[u8]>);
+pub(super) struct Buffer {
+    bytes: Box<[u8]>,
+    lent: bool,
+}
 
-static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+#[derive(Debug)]
+struct Pool {
+    kept: Vec<Box<[u8]>>,
+    lent: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { kept: Vec::new(), lent: 0 });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    // It is whole after every statement, so a panic elsewhere did not harm it.
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Buffer {
+    /// A large one while there are some, else a small one.
     pub(super) fn take() -> Self {
-        // The list is whole after every statement, so a panic elsewhere did not harm it.
-        let kept = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self(kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()))
+        Self::lend(MOST).unwrap_or_else(|| Self::own(SMALL))
     }
+
+    /// A large one, unless so many are in use.
+    fn lend(most: usize) -> Option<Self> {
+        let kept = {
+            let mut pool = pool();
+            if pool.lent >= most {
+                return None;
+            }
+            pool.lent += 1;
+            pool.kept.pop()
+        };
+        Some(Self { bytes: kept.unwrap_or_else(|| zeroes(SIZE)), lent: true })
+    }
+
+    fn own(size: usize) -> Self {
+        Self { bytes: zeroes(size), lent: false }
+    }
+
+    /// A larger one to hold so many bytes of this one and more, if there is any.
+    fn larger(&mut self, held: usize) -> Option<Self> {
+        if self.len() >= SIZE {
+            return None;
+        }
+        if std::mem::take(&mut self.lent) {
+            return Some(Self { bytes: zeroes(SIZE), lent: true });
+        }
+        let most = if held < SMALL { MOST } else { MOST + FOR_HEADS };
+        Self::lend(most).or_else(|| (self.len() < SMALL).then(|| Self::own(SMALL)))
+    }
+}
+
+fn zeroes(size: usize) -> Box<[u8]> {
+    vec![0; size].into_boxed_slice()
 }
 
 impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.bytes
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.0.len() != SIZE {
+        if !self.lent {
             return;
         }
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < KEPT {
-            pool.push(std::mem::take(&mut self.0));
+        let mut pool = pool();
+        pool.lent -= 1;
+        if self.bytes.len() == SIZE && pool.kept.len() < KEPT {
+            pool.kept.push(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -71,7 +125,8 @@ impl Lot {
     /// Bytes that were read elsewhere.
     pub(super) fn of(bytes: Vec<u8>) -> Self {
         let to = bytes.len();
-        Self { buffer: Buffer(bytes.into_boxed_slice()), from: 0, clear: 0, to }
+        let buffer = Buffer { bytes: bytes.into_boxed_slice(), lent: false };
+        Self { buffer, from: 0, clear: 0, to }
     }
 
     /// What may go on.
@@ -98,15 +153,17 @@ impl Lot {
     pub(super) fn insert(&mut self, at: usize, more: &[u8]) {
         let (before, after) = self.clear().split_at_checked(at).unwrap_or_default();
         let all = [before, more, after, self.unjudged()].concat();
-        let clear = self.clear().len() + more.len();
-        *self = Self { clear, ..Self::of(all) };
+        let (clear, to) = (self.clear().len() + more.len(), all.len());
+        // What is on loan stays so.
+        self.buffer.bytes = all.into_boxed_slice();
+        (self.from, self.clear, self.to) = (0, clear, to);
     }
 
     /// Reads more, and says how much; nothing at the end of what comes from there.
     ///
     /// # Errors
     ///
-    /// Those of reading, and more unjudged bytes than a buffer holds.
+    /// Those of reading, and [`io::ErrorKind::OutOfMemory`] where there is no buffer that holds more.
     pub(super) fn poll_read(
         &mut self,
         stream: &mut Stream,
@@ -115,7 +172,7 @@ impl Lot {
         self.make_room();
         let mut room = ReadBuf::new(self.buffer.get_mut(self.to..).unwrap_or_default());
         if room.remaining() == 0 {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         match Pin::new(stream).poll_read(cx, &mut room) {
             Poll::Ready(read) => {
@@ -155,8 +212,7 @@ impl Lot {
 
     fn make_room(&mut self) {
         let n = self.to - self.from;
-        if self.buffer.len() < SIZE {
-            let mut larger = Buffer::take();
+        if let Some(mut larger) = self.buffer.larger(n) {
             let bytes = self.buffer.get(self.from..self.to).unwrap_or_default();
             if let Some(start) = larger.get_mut(..bytes.len()) {
                 start.copy_from_slice(bytes);
@@ -175,7 +231,7 @@ impl Lot {
         let n = self.to - self.from;
         if n == 0 {
             *self = Self::default();
-        } else if n <= SIZE / 4 && self.buffer.len() >= SIZE {
+        } else if n <= SMALL && self.buffer.lent {
             let bytes = self.buffer.get(self.from..self.to).unwrap_or_default();
             *self = Self { clear: self.clear - self.from, ..Self::of(bytes.to_vec()) };
         }

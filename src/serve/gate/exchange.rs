@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 use super::super::accept::Stream;
 use super::Gate;
 use super::answer::Answer;
-use super::buffer::Lot;
+use super::buffer::{Lot, SMALL};
 use super::framing::{At, Flaw};
 
 /// So much of the next requests is read while one is under way, to notice when the client goes.
-const NEXT: usize = 8 << 10;
+const NEXT: usize = SMALL;
 
 /// What a client hears when there is no answer from the node.
 pub(super) const BROKEN_OFF: Flaw = Flaw { status: 502, title: "the node broke off the answer" };
@@ -71,6 +71,8 @@ pub(super) struct Exchange<'a> {
     spoken: bool,
     /// Of an answer, be it an interim one, a part has gone to the client, and not all.
     midway: bool,
+    /// A byte has come from the client, or gone there.
+    moved: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -80,8 +82,24 @@ impl<'a> Exchange<'a> {
         node: &'a mut Stream,
         answer: Answer,
     ) -> Self {
-        let (heard, [sent, deaf, spoken, midway]) = Default::default();
-        Self { gate, asking, node, answer, heard, sent, deaf, spoken, midway }
+        let (heard, [sent, deaf, spoken, midway, moved]) = Default::default();
+        Self { gate, asking, node, answer, heard, sent, deaf, spoken, midway, moved }
+    }
+
+    /// Whether the node has said something of an answer.
+    pub(super) const fn has_spoken(&self) -> bool {
+        self.spoken
+    }
+
+    /// Whether the client has sent or taken a byte since this was last asked.
+    pub(super) const fn has_moved(&mut self) -> bool {
+        std::mem::replace(&mut self.moved, false)
+    }
+
+    /// Whether it is the client who must do something now.
+    pub(super) fn waits_for_client(&self) -> bool {
+        let sends = !self.asking.is_whole() && self.asking.said.clear().is_empty();
+        sends || !self.heard.clear().is_empty()
     }
 
     /// Goes on until the answer was written, and all of the request where another one can follow; says
@@ -127,7 +145,7 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Ok(()));
             }
             match self.asking.said.poll_read(&mut self.asking.client, cx) {
-                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(1..)) => self.moved = true,
                 Poll::Ready(_) => return Poll::Ready(Err(Broken::Midway)),
                 Poll::Pending if whole => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
@@ -155,7 +173,10 @@ impl<'a> Exchange<'a> {
         loop {
             while !self.heard.clear().is_empty() {
                 match ready!(self.heard.poll_write(&mut self.asking.client, cx)) {
-                    Ok(n @ 1..) => self.gate.view.sent.add(n as u64),
+                    Ok(n @ 1..) => {
+                        self.moved = true;
+                        self.gate.view.sent.add(n as u64);
+                    }
                     _ => return Poll::Ready(Err(Broken::Midway)),
                 }
                 // An interim answer is one by itself.
@@ -209,7 +230,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn failed(&self, flaw: Flaw) -> Broken {
+    /// Why it ends now, as far as the client can still be told.
+    pub(super) const fn failed(&self, flaw: Flaw) -> Broken {
         if self.midway { Broken::Midway } else { Broken::Unanswered(flaw) }
     }
 }

@@ -5,6 +5,7 @@
 //! connection has a node connection of its own. Between requests it holds its sockets, and nothing else.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -31,8 +32,13 @@ use crate::health::State;
 /// node itself would close it, so that a balancer meets no end that it would not meet there. As long
 /// may an answer of the gate's own take.
 const TIME: Duration = Duration::from_secs(75);
+/// How long a client may take no byte of an answer, and send none of a request, while nobody else is
+/// waited for. The kernel holds enough of an answer to keep a slow client busy for a minute or two.
+const STALL: Duration = Duration::from_mins(5);
 
 const UNREACHABLE: Flaw = Flaw { status: 502, title: "the node does not answer" };
+const STALLED: Flaw = Flaw { status: 408, title: "the rest of the request does not come" };
+const FULL: Flaw = Flaw { status: 503, title: "too many long heads at once" };
 
 /// Serves one client connection.
 pub(super) async fn serve(gate: &Gate, client: Stream, opening: Opening) {
@@ -47,7 +53,7 @@ pub(super) async fn serve(gate: &Gate, client: Stream, opening: Opening) {
         let mut until = Instant::now() + TIME;
         let next = poll_fn(|cx| talk.poll_next(&mut patience, &mut until, cx)).await;
         let after = match next {
-            Next::Request(n) => talk.answer(n).await,
+            Next::Request(n) => talk.answer(n, &mut patience).await,
             Next::Flawed(flaw) => talk.say(&problem(flaw), None).await,
             Next::Stop if talk.asking.said.unjudged().is_empty() => After::Close,
             Next::Stop => After::HearOut,
@@ -95,14 +101,21 @@ impl Patience<'_, '_> {
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Next::Stop);
         }
+        if self.is_over(until, cx) { Poll::Ready(Next::Gone) } else { Poll::Pending }
+    }
+
+    fn is_over(&mut self, until: Instant, cx: &mut Context<'_>) -> bool {
+        if self.timer.deadline() > until {
+            self.timer.as_mut().reset(until);
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= until {
-                return Poll::Ready(Next::Gone);
+                return true;
             }
             // It was set for an earlier request.
             self.timer.as_mut().reset(until);
         }
-        Poll::Pending
+        false
     }
 }
 
@@ -149,6 +162,9 @@ impl Talk<'_> {
             match said.poll_read(client, cx) {
                 Poll::Ready(Ok(1..)) if idle => *until = Instant::now() + TIME,
                 Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Err(e)) if e.kind() == ErrorKind::OutOfMemory => {
+                    return Poll::Ready(Next::Flawed(FULL));
+                }
                 Poll::Ready(_) => return Poll::Ready(Next::Gone),
                 Poll::Pending => return patience.poll(*until, cx),
             }
@@ -156,7 +172,7 @@ impl Talk<'_> {
     }
 
     /// Answers the request whose head are the next so many bytes.
-    async fn answer(&mut self, n: usize) -> After {
+    async fn answer(&mut self, n: usize, patience: &mut Patience<'_, '_>) -> After {
         let Asking { said, at, .. } = &mut self.asking;
         let head = said.unjudged().get(..n).unwrap_or_default();
         let Some((asked, method, target)) = Asked::read(head) else { return After::Drop };
@@ -172,12 +188,17 @@ impl Talk<'_> {
         }
         let again = asked.is_repeatable() && matches!(at, At::Head(_)) && self.node.is_some();
         let copy = if again { said.clear().to_vec() } else { Vec::new() };
-        self.relay(asked, &copy).await
+        self.relay(asked, copy, patience).await
     }
 
     /// Sends a request over the kept connection, or a new one. The node closes a kept one when it likes,
     /// so a request that met that end is sent once more, where that cannot do a thing twice.
-    async fn relay(&mut self, asked: Asked, copy: &[u8]) -> After {
+    async fn relay(
+        &mut self,
+        asked: Asked,
+        mut copy: Vec<u8>,
+        patience: &mut Patience<'_, '_>,
+    ) -> After {
         loop {
             let kept = self.node.take();
             let was_kept = kept.is_some();
@@ -190,7 +211,24 @@ impl Talk<'_> {
             };
             let mut exchange =
                 Exchange::new(self.gate, &mut self.asking, &mut node, Answer::to(asked));
-            match poll_fn(|cx| exchange.poll(cx)).await {
+            let mut until = None;
+            let exchanged = poll_fn(|cx| {
+                let polled = exchange.poll(cx);
+                if exchange.has_spoken() {
+                    copy = Vec::new();
+                }
+                if polled.is_ready() || exchange.has_moved() || !exchange.waits_for_client() {
+                    until = None;
+                }
+                if polled.is_pending() && exchange.waits_for_client() {
+                    let until = *until.get_or_insert_with(|| Instant::now() + STALL);
+                    if patience.is_over(until, cx) {
+                        return Poll::Ready(Err(exchange.failed(STALLED)));
+                    }
+                }
+                polled
+            });
+            match exchanged.await {
                 Ok(true) => {
                     self.node = Some(node);
                     return After::Next;
@@ -200,7 +238,7 @@ impl Talk<'_> {
                 Err(Broken::Before { sent: false }) if was_kept => {}
                 Err(Broken::Before { sent: true }) if was_kept && !copy.is_empty() => {
                     self.asking.said.discard();
-                    self.asking.said.insert(0, copy);
+                    self.asking.said.insert(0, &copy);
                 }
                 Err(Broken::Before { .. }) => {
                     return self.say(&problem(BROKEN_OFF), Some(asked)).await;
@@ -286,4 +324,79 @@ fn problem(flaw: Flaw) -> Reply {
 
 fn reply(status: u16, headers: &[(&str, &str)], what: &serde_json::Value) -> Reply {
     Reply::new(status, "application/problem+json", headers, format!("{what}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::either::Either;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Sources};
+    use crate::judge::{Judge, Memory};
+    use crate::overrides::Ruling;
+    use crate::systemd::Systemd;
+
+    /// A client's connection to a gate to this node, and the end of serving it.
+    async fn client(node: &TcpListener) -> (TcpStream, impl Future<Output = ()> + use<>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hcf.yaml");
+        let text = "gates: {web: {listen: '127.0.0.1:0', when_bad: refuse_uri}}\n";
+        std::fs::write(&file, text).unwrap();
+        let node = format!("http://{}", node.local_addr().unwrap());
+        let sources = Sources { file: Some(file), node: Some(node), ..Sources::default() };
+        let config = Config::load(&sources).unwrap();
+        let (ruling, systemd) = (Ruling::default(), Systemd::default());
+        let (_, board, _) = Judge::new(&config, Clock::start(), Memory::new(), &ruling, systemd);
+        let (target, stop) = (config.node.target.clone(), CancellationToken::new());
+        let gate = config.gates.into_iter().next().unwrap();
+        let gate = Gate::new(gate, Arc::new(board), target, stop, Arc::default());
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
+        let (there, _) = port.accept().await.unwrap();
+        let opening = Opening { peer: None, early: Vec::new() };
+        (client, async move { serve(&gate, Either::Left(there), opening).await })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_go_on_sending_is_told_so() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut client, served) = client(&port).await;
+        let served = tokio::spawn(served);
+        client.write_all(b"PUT /x HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+        let (mut node, _) = port.accept().await.unwrap();
+        let started = Instant::now();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
+        assert!(started.elapsed() >= STALL);
+        drop(client);
+        served.await.unwrap();
+        let mut asked = Vec::new();
+        let _ = node.read_to_end(&mut asked).await;
+        assert!(asked.ends_with(b"\r\n\r\nab"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_left_and_one_whose_node_is_slow_is_not() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut client, served) = client(&port).await;
+        let served = tokio::spawn(served);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (mut node, _) = port.accept().await.unwrap();
+        sleep(10 * STALL).await;
+        assert!(!served.is_finished(), "it is the node that is waited for");
+        let started = Instant::now();
+        node.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+        while node.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+        served.await.unwrap();
+        assert!(started.elapsed() >= STALL);
+        let mut heard = Vec::new();
+        assert!(client.read_to_end(&mut heard).await.is_ok_and(|n| n < 1_000_000_000));
+    }
 }
