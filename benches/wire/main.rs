@@ -29,7 +29,7 @@ use std::net::{SocketAddrV4, TcpStream};
 use std::process::ExitCode;
 
 use floor::Floor;
-use lab::fake::{Answer, FakeNode, page};
+use lab::fake::{Answer, FakeNode, large_page};
 use lab::hcf::{Hcf, ask};
 use lab::measure::{cpu_time, median, pin};
 use lab::process::{Process, Program};
@@ -167,10 +167,10 @@ fn bear(plight: Plight, node: &FakeNode, hcf: &Hcf) -> Vec<TcpStream> {
             Vec::new()
         }
         Plight::Pages => {
-            let servers = 8_000_000 / (page(5, 1000).len() / 1000);
-            node.set(Answer::Page(page(5, servers)));
+            node.set(Answer::Page(large_page(5)));
             let seen = node.requests() + 2;
             wait_until("a large page", LONG, || node.requests() >= seen);
+            assert!(ask(hcf.agent(), "write\n").starts_with("up "), "it is read");
             Vec::new()
         }
         Plight::Idle => {

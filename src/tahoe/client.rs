@@ -142,10 +142,12 @@ async fn body(mut body: Incoming, limit: usize) -> Result<Bytes, ProbeFailure> {
         let text = format!("the node's answer is larger than {} MiB", limit >> 20);
         ProbeFailure::new(FailureKind::TooLarge, text)
     };
-    if body.size_hint().lower() > limit as u64 {
+    let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if told > limit {
         return Err(too_large());
     }
-    let mut page = BytesMut::new();
+    // At once, since growing by doubling would take thrice the room.
+    let mut page = BytesMut::with_capacity(told);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|e| broken(&e))?.into_data() else { continue };
         if page.len() + data.len() > limit {

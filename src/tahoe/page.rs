@@ -58,17 +58,19 @@ impl Reader {
     }
 
     fn server(&mut self, raw: &RawServer<'_>, now: Moment, wall: f64) -> Server {
-        let status = raw.connection_status.text().unwrap_or_default();
-        let foolscap = status.starts_with("Connected ");
-        let heard = raw.last_received_data.number();
+        let id = first(&raw.nodeid, LONGEST_ID);
         Server {
-            id: raw.nodeid.as_ref().into(),
-            nickname: raw.nickname.text().unwrap_or_default().into(),
-            link: link(status),
-            versioned: raw.version.text().is_some(),
-            space: raw.available_space.space(),
-            silent: heard.map(|at| self.ages.age(&raw.nodeid, at, now, wall)),
-            silence_limit: if foolscap { self.foolscap_silence } else { HTTP_SILENCE },
+            id: id.into(),
+            nickname: raw.nickname.clone(),
+            link: raw.connection_status.link,
+            versioned: raw.version,
+            space: raw.available_space,
+            silent: raw.last_received_data.map(|at| self.ages.age(id, at, now, wall)),
+            silence_limit: if raw.connection_status.foolscap {
+                self.foolscap_silence
+            } else {
+                HTTP_SILENCE
+            },
         }
     }
 }
@@ -107,7 +109,8 @@ impl<'a> Page<'a> {
             ProbeFailure::new(FailureKind::BadShape, format!("the status page's {name} {what}"))
         };
         let part = part.ok_or_else(|| bad("are missing"))?;
-        serde_json::from_str(part.get()).map_err(|_| bad("lack something that is needed"))
+        serde_json::from_str(part.get())
+            .map_err(|_| bad("lack something that is needed, or are too many"))
     }
 }
 
@@ -117,10 +120,14 @@ struct RawIntroducers<'a> {
     statuses: Bounded<Cow<'a, str>>,
 }
 
-/// A list of at most as many as any grid has, so that a small page cannot become a large heap.
+/// A list of at most as many as any grid has, and more, so that no page becomes a large heap.
 struct Bounded<T>(Vec<T>);
 
-const MOST: usize = 10_000;
+const MOST: usize = 4096;
+/// In bytes; the node's are of 55.
+const LONGEST_ID: usize = 128;
+/// In bytes. Whoever runs a server chooses its name.
+const LONGEST_NAME: usize = 256;
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -151,16 +158,51 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
 struct RawServer<'a> {
     #[serde(borrow)]
     nodeid: Cow<'a, str>,
-    #[serde(borrow)]
-    connection_status: Loose<'a>,
-    #[serde(borrow, default)]
-    nickname: Loose<'a>,
-    #[serde(borrow)]
-    version: Loose<'a>,
-    #[serde(borrow)]
-    available_space: Loose<'a>,
-    #[serde(borrow)]
-    last_received_data: Loose<'a>,
+    #[serde(deserialize_with = "status")]
+    connection_status: Status,
+    #[serde(default, deserialize_with = "nickname")]
+    nickname: Box<str>,
+    /// Whether it has one.
+    #[serde(deserialize_with = "is_text")]
+    version: bool,
+    #[serde(deserialize_with = "space")]
+    available_space: Option<u64>,
+    #[serde(deserialize_with = "number")]
+    last_received_data: Option<f64>,
+}
+
+/// A connection in the node's words.
+struct Status {
+    link: Link,
+    foolscap: bool,
+}
+
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Status, D::Error> {
+    let status = Loose::deserialize(deserializer)?;
+    let status = status.text().unwrap_or_default();
+    Ok(Status { link: link(status), foolscap: status.starts_with("Connected ") })
+}
+
+fn nickname<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    let name = Loose::deserialize(deserializer)?;
+    Ok(first(name.text().unwrap_or_default(), LONGEST_NAME).into())
+}
+
+fn is_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Loose::deserialize(deserializer)?.text().is_some())
+}
+
+fn space<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Loose::deserialize(deserializer)?.space())
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    Ok(Loose::deserialize(deserializer)?.number())
+}
+
+/// At most so many bytes of it.
+fn first(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 /// A value of whatever type.

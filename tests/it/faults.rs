@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::failures::status;
 use super::operator::{Desk, UP, wait_up};
-use crate::lab::fake::{Answer, FakeNode, page};
+use crate::lab::fake::{Answer, FakeNode, large_page, page};
 use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::hcf::{Hcf, ask};
 use crate::lab::http::get;
@@ -29,12 +29,6 @@ fn peak(hcf: &mut Hcf) -> u64 {
     memory(hcf.process().pid(), "VmHWM").unwrap()
 }
 
-/// A page of nearly as many bytes as are read at most.
-fn large_page() -> Vec<u8> {
-    let each = page(5, 1000).len() / 1000;
-    page(5, 8_000_000 / each)
-}
-
 /// Under a memory limit that its documentation names, a sidecar is not killed for what its node sends, be it a page of
 /// 8 MiB at each look, or one without an end; nor for what operators ask of it meanwhile.
 #[test]
@@ -44,15 +38,20 @@ fn large_pages_leave_memory_under_its_bound() {
         "node: {every: 50ms, timeout: 10s}\nservices: {write: {criteria: {servers: {min: 4}}}}\n";
     let mut hcf = Hcf::configured(config, &["--node", &node.url()]);
     wait_up(&hcf);
-    for answer in [Answer::Page(large_page()), Answer::Huge(100 << 20)] {
+    let pages = [
+        (Answer::Page(large_page(5)), UP),
+        (Answer::Huge(100 << 20), "down ready 100% #too-large"),
+    ];
+    for (answer, said) in pages {
         node.set(answer);
         let looks = node.requests();
         wait_until("some large pages", LONG, || node.requests() >= looks + 8);
         for path in ["/", "/v1/status", "/metrics"] {
             assert_eq!(get(hcf.status(), path).unwrap().status, 200, "{path}");
         }
+        let answer = ask(hcf.agent(), "write\n");
+        assert!(answer.starts_with(said), "{answer}");
     }
-    assert!(ask(hcf.agent(), "write\n").starts_with("down ready 100% #too-large"));
     let peak = peak(&mut hcf);
     assert!(peak < MEMORY, "{peak} KiB");
 }

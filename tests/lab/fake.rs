@@ -223,6 +223,15 @@ pub fn page(connected: usize, refused: usize) -> Vec<u8> {
     page_introduced(connected, refused, true)
 }
 
+/// A [`page`] of nearly as many bytes and of as many servers as are read at most.
+pub fn large_page(connected: usize) -> Vec<u8> {
+    const SERVERS: usize = 4096;
+    let page = String::from_utf8(page(connected, SERVERS - connected)).expect("it is JSON");
+    let more = "x".repeat((8_000_000 - page.len()) / SERVERS);
+    let [short, long] = ["", &more].map(|more| format!("\"nickname\":\"{more}store"));
+    page.replace(&short, &long).into_bytes()
+}
+
 /// [`page`], with the introducer connected or not.
 fn page_introduced(connected: usize, refused: usize, introduced: bool) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
