@@ -13,13 +13,13 @@ use crate::lab::process::Signal;
 use crate::lab::wait::{LONG, wait_until};
 
 /// One who watches.
-struct Watcher {
+pub(super) struct Watcher {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Watcher {
-    fn connect(hcf: &Hcf) -> Self {
+    pub(super) fn connect(hcf: &Hcf) -> Self {
         let mut stream = TcpStream::connect(hcf.status()).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream.write_all(b"GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -49,7 +49,8 @@ impl Watcher {
         }
     }
 
-    fn event(&mut self) -> Option<(String, Value)> {
+    /// The next event: its name and data.
+    pub(super) fn event(&mut self) -> Option<(String, Value)> {
         let text = self.until("\n\n")?;
         let (name, data) = text.trim_end().split_once("\ndata: ").expect("two fields");
         let name = name.strip_prefix("event: ").expect("the name first").to_owned();
@@ -87,7 +88,8 @@ fn config(node: &FakeNode, more: &str) -> String {
     )
 }
 
-fn start(node: &FakeNode) -> Hcf {
+/// A sidecar of this node that says it is up.
+pub(super) fn start(node: &FakeNode) -> Hcf {
     let hcf = Hcf::configured(&config(node, ""), &[]);
     wait_until("up", LONG, || ask(hcf.agent(), "write\n").starts_with("up "));
     hcf
