@@ -84,10 +84,10 @@ assert seen == set(kinds), seen
     let node = FakeNode::healthy();
     let hcf = start(&node);
     let mut watcher = Watcher::connect(&hcf);
-    let mut events = String::new();
+    let mut events = Vec::new();
     let mut until = |name: &str| {
         for event in std::iter::from_fn(|| watcher.event()) {
-            events.push_str(&format!("{}\n", serde_json::to_string(&event).unwrap()));
+            events.push(serde_json::to_string(&event).unwrap());
             if event.0 == name {
                 return;
             }
@@ -100,6 +100,7 @@ assert seen == set(kinds), seen
     until("verdict");
     let folder = place::folder("events");
     let file = folder.path().join("events");
+    let events = events.join("\n");
     std::fs::write(&file, &events).unwrap();
     let python = place::root().join(".parts/schemathesis/bin/python");
     let held = Command::new(python).args(["-c", HOLD]).arg(shipped()).arg(&file).output().unwrap();

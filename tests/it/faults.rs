@@ -178,13 +178,13 @@ fn clients_that_stall_at_a_gate_leave_memory_under_its_bound() {
     };
     let stalled: Vec<TcpStream> =
         (0..STALLED).map(|_| asks(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
-    let mut before = 0.0;
+    let mut before = 0;
     wait_until("nobody takes any more", LONG, || {
         let scrape = get(hcf.status(), "/metrics").unwrap().text();
         let sent =
             scrape.lines().find(|line| line.starts_with("hcf_gate_sent_bytes_total")).unwrap();
-        let sent: f64 = sent.rsplit(' ').next().unwrap().parse().unwrap();
-        let ended = sent > (STALLED * 4096) as f64 && sent == before;
+        let sent: usize = sent.rsplit(' ').next().unwrap().parse().unwrap();
+        let ended = sent > STALLED * 4096 && sent == before;
         before = sent;
         ended
     });
