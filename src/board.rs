@@ -275,7 +275,7 @@ impl Board {
     /// Notes that this listener has told `peer` these answers.
     pub fn told(&self, listener: &'static str, peer: Peer, answers: &Answers) {
         let Answers { service, verdict, .. } = answers;
-        self.askers.told(listener, peer, service, verdict.seq, self.clock.now());
+        self.askers.told(listener, peer, service, (verdict.seq, verdict.state), self.clock.now());
         let table = self.table.load();
         if let Some(service) = table.services.iter().find(|known| known.name == *service) {
             service.counts.told(listener, verdict);

@@ -254,7 +254,9 @@ fn speed(table: &mut Table, handle: &Handle, origin: &str) {
         let [hcf, haproxy, straight] = trials.map(|way| {
             median(way.iter().map(|trial| if p99 { trial.p99 } else { trial.rate / unit }))
         });
-        let ratio = if p99 { (hcf - straight) / (haproxy - straight) } else { hcf / haproxy };
+        // What is added, which noise must not make less than nothing.
+        let added = |p99: f64| (p99 - straight).max(0.1);
+        let ratio = if p99 { added(hcf) / added(haproxy) } else { hcf / haproxy };
         table.line(what, [Some(hcf), Some(haproxy), Some(straight)], Some(ratio), bar);
         // Who is in the middle need not be what limits; its own work tells more.
         let [hcf, haproxy] = work.map(|(spent, done)| spent * 1e6 * unit / done);

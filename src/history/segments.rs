@@ -201,7 +201,10 @@ impl Segments {
 
     fn begin(&mut self, first: SystemTime) -> io::Result<File> {
         self.prepare()?;
-        let number = paths(&self.dir)?.last().map_or(1, |(number, _)| number + 1);
+        let there = paths(&self.dir)?;
+        // Somebody may have removed others: their numbers come again.
+        self.all.retain(|segment| there.iter().any(|(number, _)| *number == segment.number));
+        let number = there.last().map_or(1, |(number, _)| number + 1);
         let mut options = OpenOptions::new();
         options.append(true).create_new(true).mode(0o600);
         let path = self.dir.join(format!("{number:08}.log"));
@@ -319,6 +322,7 @@ mod tests {
         segments.append(&[(at(0), event("one"))]).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         segments.append(&[(at(1), event("two"))]).unwrap();
+        assert_eq!((segments.records(), segments.all.len()), (1, 1));
         assert_eq!(open(&dir).0, ["two"]);
     }
 

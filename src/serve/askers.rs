@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::accept::Peer;
-use crate::health::Moment;
+use crate::health::{Moment, State};
 
 /// More than this are not told apart; a farm has a few balancers.
 const LIMIT: usize = 1024;
@@ -43,7 +43,11 @@ struct Asker {
     interval: AtomicU64,
     count: AtomicU64,
     told: AtomicU64,
+    /// The place of the state among [`STATES`].
+    state: AtomicU8,
 }
+
+const STATES: [State; 4] = [State::Up, State::Drain, State::Down, State::Maint];
 
 /// One who asks, for showing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,18 +64,20 @@ pub struct Seen {
     pub count: u64,
     /// The sequence number of the verdict that it was told last.
     pub told: u64,
+    /// And its state. Of an asker that is told something just now it may be another one's.
+    pub state: State,
     /// It has been silent for three times as long as usual, and for 10 s.
     pub lost: bool,
 }
 
 impl Askers {
-    /// Notes that at `now` somebody was told the verdict of this sequence number.
+    /// Notes that at `now` somebody was told the verdict of this sequence number, and its state.
     pub fn told(
         &self,
         listener: &'static str,
         peer: Peer,
         service: &Arc<str>,
-        seq: u64,
+        (seq, state): (u64, State),
         now: Moment,
     ) {
         let key = Key { listener, peer, service: Arc::clone(service) };
@@ -86,6 +92,7 @@ impl Askers {
             asker.interval.store(usual.max(1), Ordering::Relaxed);
         }
         asker.told.store(seq, Ordering::Relaxed);
+        asker.state.store(state as u8, Ordering::Relaxed);
     }
 
     fn read(&self, key: &Key) -> Option<Arc<Asker>> {
@@ -127,7 +134,7 @@ impl Asker {
             Moment::after_epoch(Duration::from_nanos(time.load(Ordering::Relaxed)))
         };
         let interval = Duration::from_nanos(self.interval.load(Ordering::Relaxed));
-        let last = at(&self.last);
+        let (last, state) = (at(&self.last), self.state.load(Ordering::Relaxed));
         Seen {
             key: key.clone(),
             first: at(&self.first),
@@ -135,6 +142,7 @@ impl Asker {
             interval: (!interval.is_zero()).then_some(interval),
             count: self.count.load(Ordering::Relaxed),
             told: self.told.load(Ordering::Relaxed),
+            state: *STATES.get(usize::from(state)).unwrap_or(&State::Down),
             lost: now.since(last) > (interval * 3).max(PATIENCE),
         }
     }
@@ -158,25 +166,33 @@ mod tests {
         let (read, write): (Arc<str>, Arc<str>) = ("read".into(), "write".into());
         let peer = "10.0.0.7".parse().ok();
         for second in 1..=5 {
-            askers.told("agent", peer, &write, second, at(second * 20));
+            askers.told("agent", peer, &write, (second, State::Down), at(second * 20));
         }
-        askers.told("agent", peer, &read, 9, at(100));
-        askers.told("health", None, &write, 5, at(100));
+        askers.told("agent", peer, &read, (9, State::Maint), at(100));
+        askers.told("health", None, &write, (5, State::Up), at(100));
         let seen = askers.seen(at(111));
         let shown: Vec<_> = seen
             .iter()
-            .map(|seen| (seen.key.listener, &*seen.key.service, seen.count, seen.told, seen.lost))
+            .map(|seen| (seen.key.listener, &*seen.key.service, seen.told, seen.state, seen.lost))
             .collect();
         assert_eq!(
             shown,
             [
-                ("agent", "read", 1, 9, true),
-                ("agent", "write", 5, 5, false),
-                ("health", "write", 1, 5, true),
+                ("agent", "read", 9, State::Maint, true),
+                ("agent", "write", 5, State::Down, false),
+                ("health", "write", 5, State::Up, true),
             ]
         );
+        assert_eq!(seen[1].count, 5);
         assert_eq!(seen[1].interval, Some(Duration::from_secs(20)));
         assert!(askers.seen(at(161))[1].lost);
+    }
+
+    #[test]
+    fn each_state_has_its_place() {
+        for state in STATES {
+            assert_eq!(STATES.get(state as usize), Some(&state));
+        }
     }
 
     #[test]
@@ -185,11 +201,11 @@ mod tests {
         let service: Arc<str> = "write".into();
         let peer = |n: u32| Some(std::net::Ipv4Addr::from(n).into());
         for n in 0..5000 {
-            askers.told("agent", peer(n), &service, 1, at(1));
+            askers.told("agent", peer(n), &service, (1, State::Up), at(1));
         }
         assert_eq!(askers.seen(at(1)).len(), LIMIT);
         let day = FORGET.as_secs() + 2;
-        askers.told("agent", peer(9999), &service, 1, at(day));
+        askers.told("agent", peer(9999), &service, (1, State::Up), at(day));
         assert_eq!(askers.seen(at(day)).len(), 1);
     }
 }

@@ -4,6 +4,9 @@
 //! new process during a reload, or two on one machine. So a key keeps what each of its askers was
 //! told last, without knowing which is which, and lets a question wait only when all of them were
 //! told what is current. The first question of an asker finds no such note, and is answered at once.
+//!
+//! That of a new process may come in the pause that an old one makes between two questions, and looks
+//! like its next one. HAProxy makes pauses of one length, so what comes out of step is answered at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +29,29 @@ pub(super) struct Holds {
 struct Told {
     tag: u64,
     at: Moment,
+    rhythm: Rhythm,
+}
+
+/// How long an asker pauses between an answer and its next question.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rhythm {
+    pause: Duration,
+    /// How many pauses in a row were as long.
+    kept: u8,
+}
+
+impl Rhythm {
+    /// The rhythm with another pause; `None` when an asker that kept it so far would not have come now.
+    fn with(self, pause: Duration) -> Option<Self> {
+        const STEADY: u8 = 2;
+        // Shorter ones are none: a program that asks again at once.
+        const LEAST: Duration = Duration::from_millis(10);
+        let close = self.pause / 16 + Duration::from_millis(2);
+        if self.pause >= LEAST && self.pause.abs_diff(pause) <= close {
+            return Some(Self { kept: self.kept.saturating_add(1), ..self });
+        }
+        (self.kept < STEADY).then_some(Self { pause, kept: 0 })
+    }
 }
 
 /// More keys than this are not held; a farm has a few per balancer.
@@ -40,20 +66,28 @@ impl Holds {
     /// when it is answered at once.
     pub(super) fn wait(self: &Arc<Self>, key: &Key, tag: u64, now: Moment) -> Option<Waiting> {
         let mut keys = self.lock();
+        let mut rhythm = Rhythm::default();
         if let Some(askers) = keys.get_mut(key) {
             askers.retain(|told| now.since(told.at) < FORGET);
-            if askers.iter().all(|told| told.tag == tag) && askers.pop().is_some() {
-                if askers.is_empty() {
-                    keys.remove(key);
+            if askers.iter().all(|told| told.tag == tag)
+                && let Some(told) = askers.pop()
+            {
+                if let Some(rhythm) = told.rhythm.with(now.since(told.at)) {
+                    if askers.is_empty() {
+                        keys.remove(key);
+                    }
+                    return Some(Waiting { holds: Arc::clone(self), key: key.clone(), rhythm });
                 }
-                return Some(Waiting { holds: Arc::clone(self), key: key.clone() });
+                note(&mut keys, key, Told { tag, at: now, rhythm });
+                return None;
             }
             // This asker may be any of those who have not heard of the change.
-            if let Some(told) = askers.iter().position(|told| told.tag != tag) {
-                askers.swap_remove(told);
+            if let Some(place) = askers.iter().position(|told| told.tag != tag) {
+                let told = askers.swap_remove(place);
+                rhythm = told.rhythm.with(now.since(told.at)).unwrap_or_default();
             }
         }
-        note(&mut keys, key, tag, now);
+        note(&mut keys, key, Told { tag, at: now, rhythm });
         None
     }
 
@@ -63,9 +97,10 @@ impl Holds {
     }
 }
 
-/// Notes that an asker of `key` was told `tag`.
-fn note(keys: &mut HashMap<Key, Vec<Told>>, key: &Key, tag: u64, now: Moment) {
+/// Notes what an asker of `key` was told.
+fn note(keys: &mut HashMap<Key, Vec<Told>>, key: &Key, told: Told) {
     if keys.len() >= KEYS && !keys.contains_key(key) {
+        let now = told.at;
         keys.retain(|_, askers| askers.iter().any(|told| now.since(told.at) < FORGET));
         if keys.len() >= KEYS {
             return;
@@ -73,7 +108,7 @@ fn note(keys: &mut HashMap<Key, Vec<Told>>, key: &Key, tag: u64, now: Moment) {
     }
     let askers = keys.entry(key.clone()).or_default();
     if askers.len() < ASKERS {
-        askers.push(Told { tag, at: now });
+        askers.push(told);
     }
 }
 
@@ -83,12 +118,13 @@ fn note(keys: &mut HashMap<Key, Vec<Told>>, key: &Key, tag: u64, now: Moment) {
 pub(super) struct Waiting {
     holds: Arc<Holds>,
     key: Key,
+    rhythm: Rhythm,
 }
 
 impl Waiting {
     /// The question is answered with `tag`.
     pub(super) fn answered(self, tag: u64, now: Moment) {
-        note(&mut self.holds.lock(), &self.key, tag, now);
+        note(&mut self.holds.lock(), &self.key, Told { tag, at: now, rhythm: self.rhythm });
     }
 }
 
@@ -133,6 +169,29 @@ mod tests {
         assert!(holds.wait(&key, 2, at(5)).is_some());
         assert!(holds.wait(&key, 2, at(5)).is_some());
         assert!(holds.wait(&key, 2, at(5)).is_none(), "a third asker");
+    }
+
+    /// As when HAProxy reloads while its old process pauses.
+    #[test]
+    fn what_comes_out_of_step_is_answered_at_once() {
+        let at = |millis| Moment::after_epoch(Duration::from_millis(millis));
+        let holds = Arc::new(Holds::default());
+        let key = key("write hold=9s");
+        assert!(holds.wait(&key, 1, at(0)).is_none());
+        for (asked, answered) in [(100, 9_100), (9_201, 18_201), (18_300, 27_300), (27_405, 36_405)]
+        {
+            let held = holds.wait(&key, 1, at(asked)).expect("in step, or there is none yet");
+            held.answered(1, at(answered));
+        }
+        assert!(holds.wait(&key, 1, at(36_455)).is_none(), "too soon for the one who asked so far");
+        let held = holds.wait(&key, 1, at(36_600)).expect("a new one may have any step");
+        held.answered(1, at(40_000));
+        // Whoever asks when it likes is held as ever.
+        for (asked, answered) in
+            [(40_001, 40_100), (47_000, 47_001), (47_500, 48_000), (48_900, 49_000)]
+        {
+            holds.wait(&key, 1, at(asked)).expect("no step at all").answered(1, at(answered));
+        }
     }
 
     #[test]

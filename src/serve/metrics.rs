@@ -150,6 +150,11 @@ const ACCEPT_ERRORS: Family = counter(
 );
 const GATE_OPEN: Family =
     gauge("hcf_gate_open", &["gate", "address", "service"], "1 while the gate's port listens.");
+const GATE_TROUBLE: Family = gauge(
+    "hcf_gate_trouble",
+    &["gate", "address"],
+    "1 while the gate's port should listen and cannot; the status says why.",
+);
 const GATE_CONNECTIONS: Family =
     gauge("hcf_gate_connections", &["gate", "address"], "Connections that the gate carries.");
 const GATE_ACCEPTED: Family =
@@ -335,6 +340,8 @@ fn gates(page: &mut Page, site: &StatusSite) {
     let connections =
         each().map(|(labels, gate)| (labels, gate.view.connections.load(Ordering::Relaxed)));
     page.all(&GATE_CONNECTIONS, connections);
+    let trouble = |gate: &super::gate::Gate| u64::from(gate.view.trouble().is_some());
+    page.all(&GATE_TROUBLE, each().map(|(labels, gate)| (labels, trouble(gate))));
     let accepted = |gate: &super::gate::Gate| gate.view.accepted.load(Ordering::Relaxed);
     page.all(&GATE_ACCEPTED, each().map(|(labels, gate)| (labels, accepted(gate))));
     let refused = |gate: &super::gate::Gate| gate.view.refused.load(Ordering::Relaxed);

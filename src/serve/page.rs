@@ -305,14 +305,12 @@ impl Order {
 impl Asker {
     fn of(seen: &Seen, board: &Board, now: Moment) -> Self {
         let answers = board.service(&seen.key.service).map(|service| service.answers());
-        let told = match answers {
-            Some(answers) if answers.verdict.seq == seen.told => {
-                let (_, word) = word(&answers.verdict);
-                format!("{word}, which holds now")
-            }
-            _ => "an older verdict".to_owned(),
+        let current = answers.filter(|answers| answers.verdict.seq == seen.told);
+        let told = match &current {
+            Some(answers) => format!("{}, which holds now", word(&answers.verdict).1),
+            None => format!("{}, which has changed since", seen.state.as_str()),
         };
-        let current = told != "an older verdict";
+        let current = current.is_some();
         Self {
             class: if seen.lost || !current { "mild" } else { "good" },
             peer: seen.key.peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string()),

@@ -206,7 +206,9 @@ pub(super) struct AskerStatus {
     pub(super) last: String,
     pub(super) every_ms: Option<u128>,
     pub(super) count: u64,
-    /// It was told what holds now.
+    /// The state that it was told last.
+    pub(super) told: State,
+    /// Which holds now.
     pub(super) current: bool,
     /// It has fallen silent.
     pub(super) lost: bool,
@@ -223,6 +225,7 @@ impl AskerStatus {
             last: board.clock.rfc3339(seen.last),
             every_ms: seen.interval.map(|interval| interval.as_millis()),
             count: seen.count,
+            told: seen.state,
             current: now == Some(seen.told),
             lost: seen.lost,
         }

@@ -140,17 +140,19 @@ fn slow_peers_on_every_listener_cost_the_others_nothing() {
 }
 
 /// A client of a gate that takes nothing of a large answer keeps a part of it in memory, and one that does not end its
-/// head all of that; a thousand of them keep a bounded amount, and nothing from others.
+/// head all of that; hundreds of them keep a bounded amount, and nothing from others.
 #[test]
 fn clients_that_stall_at_a_gate_leave_memory_under_its_bound() {
-    const STALLED: usize = 1000;
+    const STALLED: usize = 700;
+    let _ = rlimit::increase_nofile_limit(8192);
     let node = FakeNode::healthy();
-    node.serve_by(|stream, head, _| {
+    let bytes = vec![b'x'; 384 << 10];
+    node.serve_by(move |stream, head, _| {
         if head.starts_with("GET /short") {
             return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").ok();
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 524288\r\n\r\n").ok()?;
-        stream.write_all(&vec![b'x'; 512 << 10]).ok()?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 393216\r\n\r\n").ok()?;
+        stream.write_all(&bytes).ok()?;
         stream.read_exact(&mut [0]).ok()
     });
     let config = "node: {timeout: 10s}\n\

@@ -256,6 +256,11 @@ fn a_gate_whose_place_is_taken_says_so_once_and_opens_when_it_is_free() {
     wait_until("status to say so", LONG, || {
         trouble().as_str().is_some_and(|text| text.ends_with("address already in use"))
     });
+    let scrape = || get(hcf.status(), "/metrics").unwrap().text();
+    let shown = |value: u8| {
+        format!("hcf_gate_trouble{{gate=\"web\",address=\"unix:{}\"}} {value}\n", path.display())
+    };
+    assert!(scrape().contains(&shown(1)), "{}", scrape());
     let asked = node.requests();
     wait_until("more looks", LONG, || node.requests() > asked + 20);
     assert_eq!(hcf.log().matches("The gate cannot open").count(), 1, "{}", hcf.log());

@@ -35,6 +35,11 @@ impl Answer {
         Self { asked, at: At::Head(0), keep: true }
     }
 
+    /// Whether the client may wait for a word of the node's before it goes on.
+    pub(super) const fn is_expected(&self) -> bool {
+        self.asked.expects
+    }
+
     /// Whether the head of the final answer was read.
     pub(super) fn is_begun(&self) -> bool {
         !matches!(self.at, At::Head(_))
@@ -123,14 +128,14 @@ fn rest(body: framing::At) -> At {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-const GET: Asked = Asked { method: Method::Repeatable, http_1_1: true, keep: true };
+const GET: Asked = Asked { method: Method::Repeatable, http_1_1: true, keep: true, expects: false };
 /// What may have been asked, as far as it matters.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) const ASKED: [Asked; 4] = [
     GET,
     Asked { method: Method::Head, ..GET },
     Asked { method: Method::Connect, ..GET },
-    Asked { method: Method::Other, http_1_1: false, keep: false },
+    Asked { method: Method::Other, http_1_1: false, keep: false, expects: false },
 ];
 
 /// How an answer was read.

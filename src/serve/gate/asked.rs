@@ -10,6 +10,8 @@ pub(super) struct Asked {
     pub(super) http_1_1: bool,
     /// The client leaves its connection open.
     pub(super) keep: bool,
+    /// The client may wait for a word of the node's before it sends a body.
+    pub(super) expects: bool,
 }
 
 /// A method, as far as it matters.
@@ -41,7 +43,8 @@ impl Asked {
         };
         let http_1_1 = request.version == Some(1);
         let keep = keeps(request.headers, http_1_1);
-        Some((Self { method, http_1_1, keep }, name, target))
+        let expects = request.headers.iter().any(|h| h.name.eq_ignore_ascii_case("expect"));
+        Some((Self { method, http_1_1, keep, expects }, name, target))
     }
 
     /// Whether its answer has no body.
@@ -76,7 +79,7 @@ mod tests {
             ("CONNECT /a HTTP/1.1\r\n\r\n", Method::Connect, true, true),
         ] {
             let (asked, name, target) = Asked::read(text.as_bytes()).unwrap();
-            assert_eq!(asked, Asked { method, http_1_1, keep }, "{text}");
+            assert_eq!(asked, Asked { method, http_1_1, keep, expects: false }, "{text}");
             assert!(text.starts_with(&format!("{name} {target} ")));
         }
     }

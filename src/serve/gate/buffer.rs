@@ -151,12 +151,22 @@ impl Lot {
 
     /// Puts `more` among those that are clear, before the byte `at` of them.
     pub(super) fn insert(&mut self, at: usize, more: &[u8]) {
-        let (before, after) = self.clear().split_at_checked(at).unwrap_or_default();
-        let all = [before, more, after, self.unjudged()].concat();
-        let (clear, to) = (self.clear().len() + more.len(), all.len());
-        // What is on loan stays so.
-        self.buffer.bytes = all.into_boxed_slice();
-        (self.from, self.clear, self.to) = (0, clear, to);
+        let place = self.clear.min(self.from + at);
+        let end = self.to + more.len();
+        if self.buffer.len() < end {
+            // What is on loan stays so.
+            let mut longer = zeroes(end);
+            let bytes = self.buffer.get(..self.to).unwrap_or_default();
+            if let Some(start) = longer.get_mut(..bytes.len()) {
+                start.copy_from_slice(bytes);
+            }
+            self.buffer.bytes = longer;
+        }
+        self.buffer.copy_within(place..self.to, place + more.len());
+        if let Some(room) = self.buffer.get_mut(place..place + more.len()) {
+            room.copy_from_slice(more);
+        }
+        (self.clear, self.to) = (self.clear + more.len(), end);
     }
 
     /// Reads more, and says how much; nothing at the end of what comes from there.

@@ -18,6 +18,8 @@ const NEXT: usize = SMALL;
 /// What a client hears when there is no answer from the node.
 pub(super) const BROKEN_OFF: Flaw = Flaw { status: 502, title: "the node broke off the answer" };
 
+const STALLED: Flaw = Flaw { status: 408, title: "the rest of the request does not come" };
+
 /// Why a request has no whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
@@ -98,8 +100,17 @@ impl<'a> Exchange<'a> {
 
     /// Whether it is the client who must do something now.
     pub(super) fn waits_for_client(&self) -> bool {
-        let sends = !self.asking.is_whole() && self.asking.said.clear().is_empty();
+        let told = self.spoken || !self.answer.is_expected();
+        let sends = told && !self.asking.is_whole() && self.asking.said.clear().is_empty();
         sends || !self.heard.clear().is_empty()
+    }
+
+    /// Why it ends when the client has done nothing for too long: what it can still be told.
+    pub(super) fn stalled(&self) -> Broken {
+        if self.asking.is_whole() || !self.heard.clear().is_empty() {
+            return Broken::Midway;
+        }
+        self.failed(STALLED)
     }
 
     /// Goes on until the answer was written, and all of the request where another one can follow; says
@@ -230,8 +241,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Why it ends now, as far as the client can still be told.
-    pub(super) const fn failed(&self, flaw: Flaw) -> Broken {
+    fn failed(&self, flaw: Flaw) -> Broken {
         if self.midway { Broken::Midway } else { Broken::Unanswered(flaw) }
     }
 }

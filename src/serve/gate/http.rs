@@ -20,7 +20,7 @@ use super::super::accept::Stream;
 use super::super::http::{Reply, linger};
 use super::answer::Answer;
 use super::asked::Asked;
-use super::buffer::Lot;
+use super::buffer::{Lot, SMALL};
 use super::exchange::{Asking, BROKEN_OFF, Broken, Exchange};
 use super::framing::{At, Flaw};
 use super::proxy::Opening;
@@ -37,7 +37,6 @@ const TIME: Duration = Duration::from_secs(75);
 const STALL: Duration = Duration::from_mins(5);
 
 const UNREACHABLE: Flaw = Flaw { status: 502, title: "the node does not answer" };
-const STALLED: Flaw = Flaw { status: 408, title: "the rest of the request does not come" };
 const FULL: Flaw = Flaw { status: 503, title: "too many long heads at once" };
 
 /// Serves one client connection.
@@ -61,9 +60,7 @@ pub(super) async fn serve(gate: &Gate, client: Stream, opening: Opening) {
         };
         match after {
             After::Next if !gate.stop.is_cancelled() => {}
-            After::Next | After::Close => return Box::pin(linger(&mut talk.asking.client)).await,
-            After::HearOut => return Box::pin(hear_out(&mut talk.asking.client)).await,
-            After::Drop => return,
+            after => return talk.end(after).await,
         }
     }
 }
@@ -130,6 +127,17 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
+    /// Ends the connection; a buffer is for those that go on.
+    async fn end(mut self, after: After) {
+        self.asking.said = Lot::default();
+        self.node = None;
+        match after {
+            After::Next | After::Close => Box::pin(linger(&mut self.asking.client)).await,
+            After::HearOut => Box::pin(hear_out(&mut self.asking.client)).await,
+            After::Drop => {}
+        }
+    }
+
     /// Waits for a request's head.
     fn poll_next(
         &mut self,
@@ -187,7 +195,15 @@ impl Talk<'_> {
             said.insert(n.saturating_sub(2), self.line.as_bytes());
         }
         let again = asked.is_repeatable() && matches!(at, At::Head(_)) && self.node.is_some();
-        let copy = if again { said.clear().to_vec() } else { Vec::new() };
+        let copy = match again {
+            true if said.clear().len() <= SMALL => said.clear().to_vec(),
+            // Not worth the room: over a new connection it need not be sent once more.
+            true => {
+                self.node = None;
+                Vec::new()
+            }
+            false => Vec::new(),
+        };
         self.relay(asked, copy, patience).await
     }
 
@@ -223,7 +239,7 @@ impl Talk<'_> {
                 if polled.is_pending() && exchange.waits_for_client() {
                     let until = *until.get_or_insert_with(|| Instant::now() + STALL);
                     if patience.is_over(until, cx) {
-                        return Poll::Ready(Err(exchange.failed(STALLED)));
+                        return Poll::Ready(Err(exchange.stalled()));
                     }
                 }
                 polled
@@ -238,7 +254,7 @@ impl Talk<'_> {
                 Err(Broken::Before { sent: false }) if was_kept => {}
                 Err(Broken::Before { sent: true }) if was_kept && !copy.is_empty() => {
                     self.asking.said.discard();
-                    self.asking.said.insert(0, &copy);
+                    self.asking.said.insert(0, &std::mem::take(&mut copy));
                 }
                 Err(Broken::Before { .. }) => {
                     return self.say(&problem(BROKEN_OFF), Some(asked)).await;
@@ -284,7 +300,7 @@ async fn hear_out(stream: &mut Stream) {
     const TIME: Duration = Duration::from_mins(5);
     let heard = async {
         let _ = stream.shutdown().await;
-        let mut sink = vec![0; 64 << 10];
+        let mut sink = vec![0; SMALL];
         while let Ok(Ok(1..)) = timeout(QUIET, stream.read(&mut sink)).await {}
     };
     let _ = timeout(TIME, heard).await;

@@ -67,8 +67,8 @@ impl Watch {
 impl Caller {
     /// The status that these answers come to, noted as told: whoever is told of changes only has heard of what is so.
     fn hears(&self, answers: &Answers) -> ServingStatus {
-        let (seq, now) = (answers.verdict.seq, self.board.clock.now());
-        self.board.askers.told("grpc", self.peer, &answers.service, seq, now);
+        let (told, now) = ((answers.verdict.seq, answers.verdict.state), self.board.clock.now());
+        self.board.askers.told("grpc", self.peer, &answers.service, told, now);
         status(answers)
     }
 }
