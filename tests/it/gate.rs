@@ -70,9 +70,9 @@ impl Slow {
     }
 
     fn answer(&self, stream: &mut TcpStream, head: &str) -> Option<()> {
+        const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
         let ended = || self.end.load(Ordering::SeqCst);
         let mut say = |text: &str| stream.write_all(text.as_bytes()).ok();
-        const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
         match head.split(' ').nth(1)? {
             "/half" => {
                 say(&format!("{HEAD}ha"))?;
