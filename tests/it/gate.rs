@@ -3,15 +3,18 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::operator::Desk;
 use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::hcf::Hcf;
 use crate::lab::http::{get, request};
 use crate::lab::place;
 use crate::lab::ports::free_port;
-use crate::lab::wait::{LONG, wait_until};
+use crate::lab::wait::{LONG, pause, wait_until};
 
 /// A sidecar with one gate of this kind for `write`, which wants 4 servers.
 pub(crate) fn start(node: &FakeNode, gate: &str) -> (Hcf, String) {
@@ -49,19 +52,161 @@ fn a_closing_gate_refuses_connects_while_the_node_is_bad() {
     }
 }
 
+/// What a node does with clients: `/kept` is answered at once, `/half` by half until the end is there, `/late` only
+/// then, and `/endless` says numbers until then.
+#[derive(Debug, Default)]
+struct Slow {
+    end: AtomicBool,
+    /// The last number of `/endless`.
+    said: AtomicUsize,
+}
+
+impl Slow {
+    fn serve(node: &FakeNode) -> Arc<Self> {
+        let slow = Arc::<Self>::default();
+        let script = Arc::clone(&slow);
+        node.serve_by(move |stream, head, _| script.answer(stream, head));
+        slow
+    }
+
+    fn answer(&self, stream: &mut TcpStream, head: &str) -> Option<()> {
+        const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+        let ended = || self.end.load(Ordering::SeqCst);
+        let mut say = |text: &str| stream.write_all(text.as_bytes()).ok();
+        match head.split(' ').nth(1)? {
+            "/half" => {
+                say(&format!("{HEAD}ha"))?;
+                wait_until("the end", LONG, ended);
+                say("lf")
+            }
+            "/late" => {
+                wait_until("the end", LONG, ended);
+                say(&format!("{HEAD}late"))
+            }
+            "/endless" => {
+                say("HTTP/1.1 200 OK\r\n\r\n")?;
+                while !ended() {
+                    let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;
+                    say(&format!("{number}\n"))?;
+                    pause(Duration::from_millis(20));
+                }
+                say("end\n")?;
+                None
+            }
+            _ => say(&format!("{HEAD}kept")),
+        }
+    }
+}
+
+/// One who has asked for this.
+fn client(gate: &str, path: &str) -> TcpStream {
+    let mut client = TcpStream::connect(gate).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    say(&mut client, path);
+    client
+}
+
+fn say(client: &mut TcpStream, path: &str) {
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+}
+
+/// Reads as far as these words, which must come.
+fn hear(client: &mut TcpStream, words: &str) {
+    let (mut heard, mut byte) = (Vec::new(), [0]);
+    while !heard.ends_with(words.as_bytes()) {
+        let end = client.read_exact(&mut byte);
+        end.unwrap_or_else(|e| panic!("{words:?}: {e} after {}", String::from_utf8_lossy(&heard)));
+        heard.extend(byte);
+    }
+}
+
 #[test]
 fn a_closing_gate_cuts_idle_connections_and_lets_busy_ones_finish() {
     let node = FakeNode::healthy();
+    let slow = Slow::serve(&node);
     let (_hcf, gate) = start(&node, "when_bad: close, drain: 60s");
-    wait_until("the gate to open", LONG, || get(&gate, "/?t=json").is_ok());
-    // One that waits between requests, and one whose answer is on its way for long.
-    let mut idle = TcpStream::connect(&gate).unwrap();
-    idle.write_all(b"GET /?t=json HTTP/1.1\r\n\r\n").unwrap();
-    assert!(idle.read(&mut [0; 1 << 12]).unwrap() > 0);
+    wait_until("the gate to open", LONG, || get(&gate, "/kept").is_ok());
+    // One that waits between requests, one whose answer is on its way for long, and one that waits for it.
+    let mut idle = client(&gate, "/kept");
+    hear(&mut idle, "kept");
+    let mut busy = client(&gate, "/endless");
+    hear(&mut busy, "\r\n1\n");
+    let mut asking = client(&gate, "/late");
     node.set(BAD);
     wait_until("the gate to close", LONG, || is_refused(&gate));
-    idle.set_read_timeout(Some(LONG)).unwrap();
-    assert_eq!(idle.read(&mut [0; 64]).unwrap_or(0), 0, "the idle one is cut");
+    assert_eq!(idle.read(&mut [0; 64]).expect("the idle one is cut"), 0);
+    slow.end.store(true, Ordering::SeqCst);
+    hear(&mut busy, "end\n");
+    hear(&mut asking, "late");
+}
+
+#[test]
+fn a_closing_gate_cuts_busy_connections_when_their_time_is_over() {
+    let node = FakeNode::healthy();
+    let slow = Slow::serve(&node);
+    // Longer than a busy machine takes to notice that the port is closed.
+    let (_hcf, gate) = start(&node, "when_bad: close, drain: 2s");
+    wait_until("the gate to open", LONG, || get(&gate, "/kept").is_ok());
+    let mut busy = client(&gate, "/endless");
+    hear(&mut busy, "\r\n1\n");
+    node.set(BAD);
+    wait_until("the gate to close", LONG, || is_refused(&gate));
+    let next = slow.said.load(Ordering::SeqCst) + 1;
+    hear(&mut busy, &format!("{next}\n"));
+    wait_until("it to be cut", LONG, || match busy.read(&mut [0; 1 << 12]) {
+        Ok(n) => n == 0,
+        Err(e) => e.kind() == ErrorKind::ConnectionReset,
+    });
+}
+
+#[test]
+fn a_closing_gate_cuts_nobody_when_an_operator_closes_it() {
+    let (desk, node) = (Desk::new(), FakeNode::healthy());
+    let hcf = desk.sidecar(&node, "gates: {web: {listen: '127.0.0.1:0', when_bad: close}}\n");
+    let gate = hcf.address("gate/web");
+    for order in ["drain", "maint"] {
+        let slow = Slow::serve(&node);
+        wait_until("the gate to open", LONG, || get(gate, "/kept").is_ok());
+        let mut idle = client(gate, "/kept");
+        hear(&mut idle, "kept");
+        let mut busy = client(gate, "/half");
+        hear(&mut busy, "ha");
+        desk.order(&[order, "--reason", "disk swap"]);
+        wait_until("the gate to close", LONG, || is_refused(gate));
+        // Longer than an idle one stays while the node is down.
+        let asked = node.requests();
+        wait_until("more looks", LONG, || node.requests() > asked + 40);
+        say(&mut idle, "/kept");
+        hear(&mut idle, "kept");
+        slow.end.store(true, Ordering::SeqCst);
+        hear(&mut busy, "lf");
+        assert!(is_refused(gate), "{order}");
+        desk.order(&["clear"]);
+    }
+}
+
+#[test]
+fn who_comes_to_a_full_gate_is_served_when_another_has_left() {
+    let node = FakeNode::healthy();
+    node.serve_clients("here");
+    let (hcf, gate) = start(&node, "when_bad: close, max_connections: 2");
+    let connections = || crate::failures::status(&hcf)["gates"][0]["connections"].clone();
+    wait_until("the gate to open", LONG, || TcpStream::connect(&gate).is_ok());
+    wait_until("it to be empty", LONG, || connections() == 0);
+    let mut holders = [client(&gate, "/?t=json"), client(&gate, "/?t=json")];
+    for holder in &mut holders {
+        hear(holder, "}]}");
+    }
+    let mut third = client(&gate, "/third");
+    let asked = node.requests();
+    wait_until("more looks", LONG, || node.requests() > asked + 20);
+    assert_eq!((connections(), node.asked()), (2.into(), Vec::new()));
+    let [first, mut second] = holders;
+    drop(first);
+    hear(&mut third, "here");
+    assert_eq!(node.asked(), ["GET /third"]);
+    say(&mut second, "/?t=json");
+    hear(&mut second, "}]}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The history: what was is there after a kill, is explained, and ends nothing when it cannot be kept.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::hcf::{Hcf, ask, hcf_binary, read_variables};
 use crate::lab::http::get;
 use crate::lab::past;
-use crate::lab::process::Signal;
+use crate::lab::process::{Process, Program, Signal};
 use crate::lab::wait::{LONG, wait_until};
 
 const GOOD: Answer = Answer::Grid { connected: 9, refused: 0 };
@@ -266,6 +267,54 @@ fn watch_ends_without_a_word_when_nobody_reads() {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((child.wait().unwrap().code(), &*said), (Some(0), ""));
+}
+
+#[test]
+fn watch_draws_on_a_terminal_what_is_so_now() {
+    let (node, desk) = (FakeNode::start(GOOD), Desk::new());
+    let mut hcf = desk.sidecar(&node, "shutdown: {announce: 0s}\n");
+    wait(&hcf, "up");
+    let command = format!(
+        "exec '{}' watch write --socket '{}'",
+        hcf_binary().display(),
+        desk.socket().display()
+    );
+    // Each on a terminal of its own, which `script` makes.
+    let terminals = [("colour", ""), ("plain", "1")].map(|(name, no_color)| {
+        let program = Program::new(name, Path::new("script"))
+            .args(["-qec", &command, "/dev/null"])
+            .without(read_variables())
+            .variable("SHELL", "/bin/sh")
+            .variable("NO_COLOR", no_color);
+        Process::start(&program, &desk.path(""))
+    });
+    let wait_drawn = |colour: &str, plain: &str, also: &str| {
+        for (terminal, word) in terminals.iter().zip([colour, plain]) {
+            wait_until(also, LONG, || {
+                // From home to where the rest is cleared.
+                let drawn = terminal.stdout();
+                let drawn = drawn.rsplit("\x1b[H").next().unwrap_or_default();
+                let state = format!("\x1b[K\r\nwrite: {word}, weight 100, since ");
+                let is_whole = drawn.ends_with("\x1b[K\r\n\x1b[J");
+                is_whole && drawn.contains(&state) && drawn.contains(also)
+            });
+        }
+    };
+    wait_drawn("\x1b[32mup\x1b[0m", "up", "\r\n  all is well\x1b[K");
+    node.set(BAD);
+    wait_drawn(
+        "\x1b[31mdown\x1b[0m",
+        "down",
+        "  write  up -> down, weight 100  servers-few: 3 of 4",
+    );
+    hcf.signal(Signal::Kill);
+    hcf.process().wait_end(LONG);
+    wait_drawn("\x1b[31mdown\x1b[0m", "down", "is gone, it has ended the connection; trying again");
+    for (terminal, coloured) in terminals.iter().zip([true, false]) {
+        let all = terminal.stdout();
+        assert!(all.starts_with("\x1b[H") && !all.contains("read: "), "{all:?}");
+        assert_eq!(all.contains("\x1b[3"), coloured, "{all:?}");
+    }
 }
 
 #[test]

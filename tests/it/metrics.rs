@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::reload::edit;
 use crate::e2e::farm::shipped;
 use crate::lab::eds::{Eds, FakeSidecar, word};
 use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::hcf::{Hcf, ask};
 use crate::lab::http::get;
 use crate::lab::place;
-use crate::lab::wait::{LONG, wait_until};
+use crate::lab::ports::free_port;
+use crate::lab::process::{Process, Program};
+use crate::lab::wait::{LONG, wait_for, wait_until};
 
 /// One that shows as much as one can: a gate of each kind, three criteria, a weight of parts.
 const CONFIG: &str = r#"
@@ -197,6 +201,75 @@ fn metrics_keep_to_the_rules_in_every_state() {
     let text = get(lost.status(), "/metrics?format=text").expect("a scrape").text();
     promtool(&["check", "metrics"], &text);
     assert_eq!(value(&text, "hcf_servers_known"), None, "{text}");
+}
+
+#[test]
+fn prometheus_itself_understands_what_it_is_given() {
+    let node = FakeNode::healthy();
+    let hcf = experienced(&node);
+    let folder = place::folder("prometheus");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\n\
+         scrape_configs: [{{job_name: hcf, static_configs: [{{targets: ['{}']}}]}}]\n",
+        hcf.status()
+    );
+    std::fs::write(path("prometheus.yml"), config).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let program = Program::new("prometheus", Path::new("prometheus"))
+        .arg(format!("--config.file={}", path("prometheus.yml")))
+        .arg(format!("--storage.tsdb.path={}", path("data")))
+        .arg(format!("--web.listen-address={address}"));
+    let mut prometheus = Process::start(&program, folder.path());
+    let mut ask = |path: &str| {
+        prometheus.must_run();
+        let answer = get(&address, &format!("/api/v1/{path}")).ok()?;
+        (answer.status == 200).then(|| answer.json()["data"].clone())
+    };
+    let target = wait_for("a scrape", LONG, || {
+        let target = ask("targets")?["activeTargets"][0].clone();
+        (target["health"] == "up" || target["health"] == "down").then_some(target)
+    });
+    assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target}");
+    for (query, wanted) in [("up", "1"), ("hcf_servers_connected", "3"), ("hcf_build_info", "1")] {
+        let what = format!("{query} {wanted}");
+        wait_until(&what, LONG, || {
+            ask(&format!("query?query={query}"))
+                .is_some_and(|found| found["result"][0]["value"][1] == wanted)
+        });
+    }
+    // Only OpenMetrics has units.
+    let age = ask("metadata?metric=hcf_observation_age_seconds").expect("an answer");
+    assert_eq!(age["hcf_observation_age_seconds"][0]["unit"], "seconds", "{age}");
+}
+
+#[test]
+fn reloads_are_counted_by_what_came_of_them() {
+    let node = FakeNode::healthy();
+    let hcf = start(&node);
+    let sample = |outcome: &str| format!("hcf_reloads_total{{outcome=\"{outcome}\"}}");
+    // Each is noticed by itself, hence once.
+    edit(&hcf, "min: 4", "min: 5");
+    wait_value(&hcf, &sample("changed"), 1.0);
+    edit(&hcf, "min: 5", "min: many");
+    wait_value(&hcf, &sample("senseless"), 1.0);
+    let text = scrape(&hcf);
+    for (outcome, wanted) in
+        [("unchanged", 0.0), ("changed", 1.0), ("senseless", 1.0), ("impossible", 0.0)]
+    {
+        assert_eq!(value(&text, &sample(outcome)), Some(wanted), "{outcome} in: {text}");
+    }
+}
+
+#[test]
+fn the_age_of_the_last_look_grows_while_the_node_hangs() {
+    let node = FakeNode::healthy();
+    let config = "node: {every: 50ms, timeout: 20s}\n";
+    let hcf = Hcf::configured(config, &["--node", &node.url()]);
+    let age = || value(&scrape(&hcf), "hcf_observation_age_seconds").expect("a look has finished");
+    node.set(Answer::Hang);
+    let first = age();
+    wait_until("it to be older", LONG, || age() > first + 1.0);
 }
 
 #[test]

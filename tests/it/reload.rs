@@ -23,7 +23,7 @@ fn start(desk: &Desk, node: &FakeNode, more: &str) -> Hcf {
 }
 
 /// Changes the configuration by replacing one text, and does not say so to anybody.
-fn edit(hcf: &Hcf, from: &str, to: &str) {
+pub(crate) fn edit(hcf: &Hcf, from: &str, to: &str) {
     let config = std::fs::read_to_string(hcf.file()).unwrap();
     assert!(config.contains(from), "no {from} in: {config}");
     place(hcf, &config.replace(from, to));
