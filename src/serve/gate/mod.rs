@@ -345,7 +345,12 @@ impl Gate {
         activity.note(!early.is_empty(), clock);
         tokio::select! {
             () = plain::carry(&mut client, &mut node, &activity, &self.view, clock) => {}
-            () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {}
+            () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {
+                // What breaks off in the middle must not look like an end.
+                if activity.idle(clock) < IDLE {
+                    let _ = (plain::abort(&client), plain::abort(&node));
+                }
+            }
             () = self.stopping(&activity) => {}
         }
     }
