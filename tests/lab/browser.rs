@@ -63,8 +63,13 @@ impl Browser {
     pub fn start() -> Self {
         let folder = place::folder("browser");
         let program = Program::new("chromedriver", Path::new("/usr/bin/chromedriver"));
-        let mut process = Process::start(&program.arg("--port=0"), folder.path());
+        let program = program.arg("--port=0");
+        let mut process = Process::start(&program, folder.path());
         let driver = wait_for("chromedriver to listen", LONG, || {
+            // The port that it was given for one protocol may be taken for the other.
+            if process.ended().is_some() && process.log().contains("Address already in use") {
+                process = Process::start(&program, folder.path());
+            }
             process.must_run();
             let said = process.stdout();
             let port = said.split_once("started successfully on port ")?.1.split('.').next()?;
