@@ -57,7 +57,10 @@ fn everything(hcf: &Hcf, socket: &Path) -> Vec<String> {
         let text = text.replace('_', "-");
         ["canary-read", "canary-write"].iter().all(|code| text.contains(code))
     };
-    wait_until("the history", LONG, || tells(&get(hcf.status(), "/v1/history")));
+    wait_until("the history", LONG, || {
+        let history = get(hcf.status(), "/v1/history");
+        history.matches("gw1.caps, line 1: ").count() >= 2
+    });
     let mut told: Vec<String> = [
         (hcf.status(), "/"),
         (hcf.status(), "/metrics"),
@@ -202,6 +205,9 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
     expect(&hcf, "write\n", "#canary-write: others may read");
     said.push(format!("{:?}", probe(&["check"])));
     std::fs::set_permissions(&caps, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    // A history has the words of a change alone.
+    expect(&hcf, "read\n", "up ready 100%\n");
+    expect(&hcf, "write\n", "up ready 100%\n");
     std::fs::write(&caps, format!("{cap}/and/more\n")).expect("it is ours");
     expect(&hcf, "read\n", "gw1.caps, line 1: ");
     expect(&hcf, "write\n", "gw1.caps, line 1: ");
@@ -214,7 +220,9 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
     said.extend(everything(&hcf, &socket));
     wait_until("the watcher to have heard", LONG, || {
         let heard = watch.stdout();
-        ["read", "write"].iter().all(|what| heard.contains(&format!("canary-{what}: others may")))
+        ["read", "write"]
+            .iter()
+            .all(|what| heard.contains(&format!("canary-{what}: {path}, line 1: ")))
     });
     watch.signal(Signal::Kill);
     watch.wait_end(LONG);
