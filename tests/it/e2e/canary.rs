@@ -57,10 +57,10 @@ fn everything(hcf: &Hcf, socket: &Path) -> Vec<String> {
         let text = text.replace('_', "-");
         ["canary-read", "canary-write"].iter().all(|code| text.contains(code))
     };
-    wait_until("the history", LONG, || {
-        let history = get(hcf.status(), "/v1/history");
-        history.matches("gw1.caps, line 1: ").count() >= 2
-    });
+    for service in ["read", "write"] {
+        let path = format!("/v1/history?service={service}");
+        wait_until("the history", LONG, || get(hcf.status(), &path).contains("gw1.caps, line 1: "));
+    }
     let mut told: Vec<String> = [
         (hcf.status(), "/"),
         (hcf.status(), "/metrics"),
@@ -91,7 +91,8 @@ fn everything(hcf: &Hcf, socket: &Path) -> Vec<String> {
     let mut watcher = Watcher::connect(hcf);
     let events = std::iter::from_fn(|| watcher.event());
     let events = events.take_while(|(name, _)| name != "fresh");
-    told.push(events.map(|(name, data)| format!("{name} {data}\n")).collect());
+    let events: Vec<String> = events.map(|(name, data)| format!("{name} {data}")).collect();
+    told.push(events.join("\n"));
     for told in &told {
         assert!(tells(told), "it must tell of both canaries: {told}");
     }
