@@ -3,7 +3,7 @@
 //!
 //! WORD picks parts: a cause (`drain`, `killed`, `lost`, `frozen`, `weight`), `split` or `follow`; a number is how often
 //! each cause comes (20). All ways meet the same fault in the same moment. Where other programs run, only
-//! `chrt -f 1 cargo bench ...` as root keeps them out of the figures.
+//! `chrt -f 1 cargo bench ...` as root keeps them out of the figures. Ends with 1 when a limit of `follow` is missed.
 
 #![allow(
     missing_docs,
@@ -22,9 +22,11 @@ mod lab;
 mod split;
 mod ways;
 
+use std::process::ExitCode;
+
 use causes::Cause;
 
-fn main() {
+fn main() -> ExitCode {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let rounds = words.iter().find_map(|word| word.parse().ok()).unwrap_or(20);
@@ -33,11 +35,10 @@ fn main() {
     if wants("split") {
         split::errors();
     }
-    if wants("follow") {
-        split::follow(rounds);
-    }
+    let missed = if wants("follow") { split::follow(rounds) } else { 0 };
     let causes: Vec<Cause> = Cause::ALL.into_iter().filter(|cause| wants(cause.word())).collect();
     if !causes.is_empty() {
         causes::measure(&causes, rounds);
     }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

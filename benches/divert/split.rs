@@ -152,16 +152,26 @@ pub(crate) fn errors() {
 /// How often a request is sent.
 const EVERY: Duration = Duration::from_millis(2);
 
-/// Prints how soon Envoy shares out by a new ORCA weight, by how often it takes up new ones.
-pub(crate) fn follow(rounds: usize) {
+/// How long a report may take that Envoy asks for, once in `weight_update_period`.
+const REPORTING: Duration = Duration::from_millis(150);
+
+/// Prints how soon Envoy shares out by a new ORCA weight, by how often it takes up new ones; returns how many limits were
+/// missed.
+pub(crate) fn follow(rounds: usize) -> usize {
     let stubs = Stubs::start();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     println!(
         "Milliseconds from `hcf weight` (100 to 10 and back, in turns) until requests are shared out by it, \
-         of {rounds} rounds.\n{:<28} {:>8} {:>8}",
-        "weight_update_period", "median", "worst"
+         of {rounds} rounds; at worst the period and {} ms of reporting.\n{:<28} {:>8} {:>8} {:>8}",
+        REPORTING.as_millis(),
+        "weight_update_period",
+        "median",
+        "worst",
+        "limit"
     );
-    for period in ["0.1s", "0.5s", "1s", "2s"] {
+    let mut missed = 0;
+    for (period, span) in [("0.1s", 100), ("0.5s", 500), ("1s", 1000), ("2s", 2000)] {
+        let limit = Duration::from_millis(span) + REPORTING;
         let way = ways::orca_updated(period, &stubs.places);
         let clients = Clients::start(&runtime, &way.web, &stubs.places, Duration::ZERO, EVERY);
         let mut times = Vec::new();
@@ -181,12 +191,18 @@ pub(crate) fn follow(rounds: usize) {
             times.extend(time.filter(|_| round > 0));
         }
         times.sort_unstable();
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        let kept = worst <= limit;
+        missed += usize::from(!kept);
         println!(
-            "{period:<28} {:>8} {:>8}",
-            times[times.len() / 2].as_millis(),
-            times[times.len() - 1].as_millis()
+            "{period:<28} {:>8} {:>8} {:>8}  {}",
+            median.as_millis(),
+            worst.as_millis(),
+            limit.as_millis(),
+            if kept { "kept" } else { "MISSED" }
         );
         stubs.sidecars[0].order(&["clear"]).unwrap();
     }
     println!();
+    missed
 }

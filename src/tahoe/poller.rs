@@ -261,3 +261,48 @@ impl Poller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_figure_is_read_from_its_statistics() {
+        let page = br#"{
+            "counters": {"downloader.bytes_downloaded": 64, "downloader.files_downloaded": 1},
+            "stats": {
+                "chk_upload_helper.active_uploads": 0,
+                "cpu_monitor.1min_avg": 0.0123456789,
+                "cpu_monitor.5min_avg": 0.5,
+                "cpu_monitor.total": 3.25,
+                "node.uptime": 61.5
+            }
+        }"#;
+        assert_eq!(busy(page), Some(12));
+        assert_eq!(busy(br#"{"stats": {"cpu_monitor.1min_avg": 1}}"#), Some(1000));
+    }
+
+    #[test]
+    fn statistics_without_a_figure_that_makes_sense_are_none() {
+        for page in [
+            // A node has it only once it has run for a minute.
+            r#"{"counters": {}, "stats": {"cpu_monitor.total": 0.75, "node.uptime": 2.5}}"#,
+            r#"{"counters": {"cpu_monitor.1min_avg": 0.5}, "stats": {}}"#,
+            r#"{"counters": {}}"#,
+            r#"{"stats": [0.5]}"#,
+            r#"{"stats": {"cpu_monitor.1min_avg": null}}"#,
+            r#"{"stats": {"cpu_monitor.1min_avg": "0.5"}}"#,
+            // A clock that was set back, and one that was set to almost the same.
+            r#"{"stats": {"cpu_monitor.1min_avg": -0.5}}"#,
+            r#"{"stats": {"cpu_monitor.1min_avg": 1e99}}"#,
+            r#"{"stats": {"cpu_monitor.1min_avg": NaN}}"#,
+            r#"{"stats": {"cpu_monitor.1min_avg": 0.5}"#,
+            "<html><body>statistics</body></html>",
+            "[]",
+            "",
+        ] {
+            assert_eq!(busy(page.as_bytes()), None, "{page}");
+        }
+        assert_eq!(busy(b"\xff\xfe{}"), None);
+    }
+}

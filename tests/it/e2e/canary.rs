@@ -7,13 +7,13 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::farm::wait_line;
-use crate::lab::hcf::{Hcf, ask};
-use crate::lab::http;
-use crate::lab::place;
-use crate::lab::process::Signal;
+use crate::lab::hcf::{Hcf, ask, hcf_binary, read_variables};
+use crate::lab::process::{Process, Program, Signal};
 use crate::lab::tahoe::{Gateway, Grid, Protocol};
 use crate::lab::wait::{LONG, wait_until};
+use crate::lab::{grpc, http, place};
 use crate::program::{Run, hcf as run};
+use crate::watch::Watcher;
 
 /// Makes canaries through this gateway.
 fn create(gateway: &Gateway, out: &Path) -> Run {
@@ -48,6 +48,92 @@ fn finding(hcf: &Hcf, service: &str, criterion: &str) -> (bool, String) {
     (found["pass"] == true, found["text"].as_str().unwrap_or_default().to_owned())
 }
 
+/// What a sidecar says in each way in which it can be asked, where both canaries fail.
+fn everything(hcf: &Hcf, socket: &Path) -> Vec<String> {
+    let get = |address: &str, path: &str| http::get(address, path).expect("an answer").text();
+    let socket = socket.display().to_string();
+    let (admin, url) = (format!("unix:{socket}"), format!("http://{}", hcf.status()));
+    let tells = |text: &str| {
+        let text = text.replace('_', "-");
+        ["canary-read", "canary-write"].iter().all(|code| text.contains(code))
+    };
+    for service in ["read", "write"] {
+        let path = format!("/v1/history?service={service}");
+        wait_until("the history", LONG, || get(hcf.status(), &path).contains("gw1.caps, line 1: "));
+    }
+    let mut told: Vec<String> = [
+        (hcf.status(), "/"),
+        (hcf.status(), "/metrics"),
+        (hcf.status(), "/v1/status"),
+        (hcf.status(), "/v1/history"),
+        (&admin, "/v1/status"),
+        (&admin, "/v1/history"),
+    ]
+    .map(|(address, path)| get(address, path))
+    .to_vec();
+    let commands = [
+        "status",
+        "status --json",
+        "history",
+        "history --json",
+        "explain read",
+        "explain write",
+        "reload",
+    ];
+    let runs = commands.map(|words| {
+        let words: Vec<&str> = words.split(' ').collect();
+        run(&[&words[..], &["--socket", &socket]].concat())
+    });
+    assert_eq!(runs.each_ref().map(|run| run.exit), [1, 1, 1, 1, 1, 1, 78], "{runs:?}");
+    let [status, status_json, history, history_json, read, write, reload] =
+        runs.map(|run| format!("{run:?}"));
+    told.extend([status, status_json, history, history_json, format!("{read}{write}")]);
+    let mut watcher = Watcher::connect(hcf);
+    let events = std::iter::from_fn(|| watcher.event());
+    let events = events.take_while(|(name, _)| name != "fresh");
+    let events: Vec<String> = events.map(|(name, data)| format!("{name} {data}")).collect();
+    told.push(events.join("\n"));
+    for told in &told {
+        assert!(tells(told), "it must tell of both canaries: {told}");
+    }
+
+    // These have no room for reasons.
+    let posted = http::post(&admin, "/v1/reload", b"").expect("an answer");
+    assert_eq!(posted.status, 422, "{}", posted.text());
+    let listed = grpc::call(hcf.address("grpc"), "grpc.health.v1.Health/List", "{}");
+    told.extend([reload, posted.text(), listed.expect("an answer").to_string()]);
+    told.push(format!("{:?}", run(&["status", "--url", &url])));
+    told.push(format!("{:?}", run(&["status", "--json", "--url", &url])));
+    for service in ["read", "write"] {
+        let path = format!("/health/{service}");
+        told.push(get(hcf.status(), &path));
+        told.push(get(hcf.health(), &path));
+        told.push(http::get(hcf.agent(), &path).expect("an answer").reason);
+    }
+    told
+}
+
+/// Every file below this folder.
+fn files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("it is there").path());
+    let read = |path: PathBuf| {
+        if path.is_dir() {
+            return files(&path);
+        }
+        let bytes = std::fs::read(&path).expect("it is ours");
+        vec![format!("{}: {}", path.display(), String::from_utf8_lossy(&bytes))]
+    };
+    paths.flat_map(read).collect()
+}
+
+/// `hcf watch`, which prints a line for each change.
+fn watch(socket: &Path, folder: &Path) -> Process {
+    let program = Program::new("watch", &hcf_binary()).without(read_variables());
+    let program = program.args(["watch", "--socket", &socket.display().to_string()]);
+    Process::start(&program, folder)
+}
+
 #[test]
 fn canaries_prove_reading_and_writing_and_show_no_capability() {
     let mut grid = Grid::builder().storage(3).shares(2, 3, 3).gateways(1).start();
@@ -71,10 +157,13 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
          canary_read: {{cap_file: {path}, every: 1s, timeout: 20s}}\n  write:\n    criteria:\n      \
          servers: {{min: 2}}\n      canary_write: {{cap_file: {path}, every: 1s, timeout: 40s}}\n"
     );
-    let text = config(&grid.gateways[0], &services);
+    let (state, socket) = (folder.path().join("state"), folder.path().join("admin.sock"));
+    let kept = format!("state_dir: {}\nadmin: {{socket: {}}}\n", state.display(), socket.display());
+    let text = config(&grid.gateways[0], &format!("{services}{kept}"));
     let file = folder.path().join("hcf.yaml");
     std::fs::write(&file, &text).expect("it can be written");
-    let mut hcf = Hcf::start(&["-c", &file.display().to_string()]);
+    let mut hcf = Hcf::start(&["-c", &file.display().to_string(), "--grpc=127.0.0.1:0"]);
+    let mut watch = watch(&socket, folder.path());
     let mut lines = Vec::new();
     let mut expect =
         |hcf: &Hcf, service: &str, line: &str| lines.push(wait_line(hcf, service, line));
@@ -114,28 +203,31 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
         cap.lines().find(|line| line.starts_with("URI:SSK:")).expect("one to write").to_owned();
     std::fs::set_permissions(&caps, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
     expect(&hcf, "read\n", "#canary-read: others may read");
+    expect(&hcf, "write\n", "#canary-write: others may read");
     said.push(format!("{:?}", probe(&["check"])));
     std::fs::set_permissions(&caps, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    // A history has the words of a change alone.
+    expect(&hcf, "read\n", "up ready 100%\n");
+    expect(&hcf, "write\n", "up ready 100%\n");
     std::fs::write(&caps, format!("{cap}/and/more\n")).expect("it is ours");
-    expect(&hcf, "read\n", "#canary-read: ");
-    expect(&hcf, "write\n", "#canary-write: ");
+    expect(&hcf, "read\n", "gw1.caps, line 1: ");
+    expect(&hcf, "write\n", "gw1.caps, line 1: ");
     said.push(format!("{:?}", probe(&["check"])));
     std::fs::write(&file, text.replace(&path.to_string(), &format!("\"{cap}\"")))
         .expect("it is ours");
     said.push(format!("{:?}", probe(&["check", "--show"])));
     wait_until("the bad file to be refused", LONG, || hcf.log().contains("Not reloaded"));
 
-    said.extend(
-        ["/v1/status", "/health/read", "/health/write"]
-            .map(|path| http::get(hcf.status(), path).expect("an answer").text()),
-    );
-    said.extend(["status", "status --json"].map(|words| {
-        let words = words.split(' ').chain(["--url"]).collect::<Vec<_>>();
-        format!("{:?}", run(&[&words[..], &[&format!("http://{}", hcf.status())]].concat()))
-    }));
-    for service in ["read", "write"] {
-        said.push(http::get(hcf.agent(), &format!("/health/{service}")).expect("an answer").reason);
-    }
+    said.extend(everything(&hcf, &socket));
+    wait_until("the watcher to have heard", LONG, || {
+        let heard = watch.stdout();
+        ["read", "write"]
+            .iter()
+            .all(|what| heard.contains(&format!("canary-{what}: {path}, line 1: ")))
+    });
+    watch.signal(Signal::Kill);
+    watch.wait_end(LONG);
+    said.push(watch.log());
     let pid = hcf.process().pid();
     said.push(std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs"));
     said.extend(lines);
@@ -144,6 +236,9 @@ fn canaries_prove_reading_and_writing_and_show_no_capability() {
     said.push(hcf.log());
     said.push(hcf.process().stdout());
     assert!(hcf.log().contains("canary-write"), "the log tells what happened: {}", hcf.log());
+    let kept = files(&state);
+    assert!(kept.iter().any(|kept| kept.contains("canary-write")), "a history: {kept:?}");
+    said.extend(kept);
     for said in &said {
         for secret in &secret {
             assert!(!said.contains(secret.as_str()), "{secret} in: {said}");

@@ -14,6 +14,7 @@ mod history;
 mod in_flight;
 mod keepalived;
 mod lost_update;
+mod measures;
 mod node;
 mod passing;
 mod readme;
