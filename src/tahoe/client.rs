@@ -146,12 +146,15 @@ async fn body(mut body: Incoming, limit: usize) -> Result<Bytes, ProbeFailure> {
     if told > limit {
         return Err(too_large());
     }
-    // At once, since growing by doubling would take thrice the room.
     let mut page = BytesMut::with_capacity(told);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|e| broken(&e))?.into_data() else { continue };
         if page.len() + data.len() > limit {
             return Err(too_large());
+        }
+        if page.capacity() < page.len() + data.len() {
+            // At once, since growing by doubling would take thrice the room.
+            page.reserve(limit - page.len());
         }
         page.extend_from_slice(&data);
     }

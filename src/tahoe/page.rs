@@ -45,7 +45,7 @@ impl Reader {
         let introducers: RawIntroducers<'_> = Page::part("introducers", page.introducers)?;
         let Bounded(servers): Bounded<RawServer<'_>> = Page::part("servers", page.servers)?;
         let mut servers: Vec<Server> =
-            servers.iter().map(|server| self.server(server, now, wall)).collect();
+            servers.into_iter().map(|server| self.server(server, now, wall)).collect();
         self.ages.end_page();
         servers.sort_by(|a, b| a.id.cmp(&b.id));
         // One that is listed twice is still one.
@@ -57,11 +57,11 @@ impl Reader {
         Ok(Facts { introducers, servers, ..Facts::default() })
     }
 
-    fn server(&mut self, raw: &RawServer<'_>, now: Moment, wall: f64) -> Server {
+    fn server(&mut self, raw: RawServer<'_>, now: Moment, wall: f64) -> Server {
         let id = first(&raw.nodeid, LONGEST_ID);
         Server {
             id: id.into(),
-            nickname: raw.nickname.clone(),
+            nickname: raw.nickname,
             link: raw.connection_status.link,
             versioned: raw.version,
             space: raw.available_space,

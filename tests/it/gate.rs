@@ -249,6 +249,7 @@ fn a_refusing_gate_answers_for_the_node() {
                 (&problem["service"], &problem["reasons"][0]["code"]),
                 (&"write".into(), &"servers-few".into())
             );
+            assert!(problem["see"].as_str().unwrap().contains("`hcf status`"), "{problem}");
         } else if method == "GET" {
             assert_eq!(answer.text(), "here");
         }

@@ -21,7 +21,7 @@ const KEPT: usize = 32;
 /// Large buffers in use at once, 4 MiB; whoever comes then carries bytes in smaller pieces. Peers that
 /// take nothing keep what lies in theirs, and so cost a bounded amount of memory.
 const MOST: usize = 64;
-/// As many again, for heads that a small one does not hold.
+/// So many more are for heads that a small one does not hold.
 const FOR_HEADS: usize = 32;
 
 /// A large buffer on loan, or a small one of its own.
@@ -68,12 +68,9 @@ impl Buffer {
     }
 
     /// A larger one to hold so many bytes of this one and more, if there is any.
-    fn larger(&mut self, held: usize) -> Option<Self> {
-        if self.len() >= SIZE {
+    fn larger(&self, held: usize) -> Option<Self> {
+        if self.lent || self.len() >= SIZE {
             return None;
-        }
-        if std::mem::take(&mut self.lent) {
-            return Some(Self { bytes: zeroes(SIZE), lent: true });
         }
         let most = if held < SMALL { MOST } else { MOST + FOR_HEADS };
         Self::lend(most).or_else(|| (self.len() < SMALL).then(|| Self::own(SMALL)))

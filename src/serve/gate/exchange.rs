@@ -94,7 +94,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether the client has sent or taken a byte since this was last asked.
-    pub(super) const fn has_moved(&mut self) -> bool {
+    pub(super) const fn take_moved(&mut self) -> bool {
         std::mem::replace(&mut self.moved, false)
     }
 

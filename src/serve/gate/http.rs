@@ -233,10 +233,11 @@ impl Talk<'_> {
                 if exchange.has_spoken() {
                     copy = Vec::new();
                 }
-                if polled.is_ready() || exchange.has_moved() || !exchange.waits_for_client() {
+                let due = polled.is_pending() && exchange.waits_for_client();
+                if !due || exchange.take_moved() {
                     until = None;
                 }
-                if polled.is_pending() && exchange.waits_for_client() {
+                if due {
                     let until = *until.get_or_insert_with(|| Instant::now() + STALL);
                     if patience.is_over(until, cx) {
                         return Poll::Ready(Err(exchange.stalled()));
@@ -327,7 +328,7 @@ impl Gate {
             "service": *self.config.service,
             "state": verdict.as_ref().map(|verdict| verdict.state),
             "reasons": reasons,
-            "see": "the status listener of hcf beside this node",
+            "see": "`hcf status` on this node's machine, or the page of hcf's status listener there",
         });
         let after = self.config.retry_after.as_secs().max(1).to_string();
         reply(503, &[("Retry-After", &after)], &what)
@@ -359,14 +360,15 @@ mod tests {
     use crate::overrides::Ruling;
     use crate::systemd::Systemd;
 
-    /// A client's connection to a gate to this node, and the end of serving it.
-    async fn client(node: &TcpListener) -> (TcpStream, impl Future<Output = ()> + use<>) {
+    /// A client that has said this to a gate, the node's end of it, and the task that serves it.
+    async fn ask(words: &str) -> (TcpStream, TcpStream, JoinSet<()>) {
+        let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hcf.yaml");
         let text = "gates: {web: {listen: '127.0.0.1:0', when_bad: refuse_uri}}\n";
         std::fs::write(&file, text).unwrap();
-        let node = format!("http://{}", node.local_addr().unwrap());
-        let sources = Sources { file: Some(file), node: Some(node), ..Sources::default() };
+        let url = format!("http://{}", node.local_addr().unwrap());
+        let sources = Sources { file: Some(file), node: Some(url), ..Sources::default() };
         let config = Config::load(&sources).unwrap();
         let (ruling, systemd) = (Ruling::default(), Systemd::default());
         let (_, board, _) = Judge::new(&config, Clock::start(), Memory::new(), &ruling, systemd);
@@ -374,20 +376,19 @@ mod tests {
         let gate = config.gates.into_iter().next().unwrap();
         let gate = Gate::new(gate, Arc::new(board), target, stop, Arc::default());
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
         let (there, _) = port.accept().await.unwrap();
         let opening = Opening { peer: None, early: Vec::new() };
-        (client, async move { serve(&gate, Either::Left(there), opening).await })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { serve(&gate, Either::Left(there), opening).await });
+        client.write_all(words.as_bytes()).await.unwrap();
+        (client, node.accept().await.unwrap().0, tasks)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_go_on_sending_is_told_so() {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mut client, served) = client(&port).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(served);
-        client.write_all(b"PUT /x HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
-        let (mut node, _) = port.accept().await.unwrap();
+        let (mut client, mut node, mut tasks) =
+            ask("PUT /x HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").await;
         let started = Instant::now();
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
@@ -402,12 +403,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_left_and_one_whose_node_is_slow_is_not() {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (mut client, served) = client(&port).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(served);
-        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let (mut node, _) = port.accept().await.unwrap();
+        let (mut client, mut node, mut tasks) = ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         sleep(10 * STALL).await;
         assert!(tasks.try_join_next().is_none(), "it is the node that is waited for");
         let started = Instant::now();
