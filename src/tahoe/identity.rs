@@ -6,8 +6,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -239,23 +239,33 @@ fn owns_port(running: &str, port: u16) -> Option<bool> {
     Some(owned.any(|inode| listening.contains(&inode)))
 }
 
-/// The inodes of the sockets that listen on `port`.
+/// The inodes of the sockets that listen on `port`; `None` when that cannot be read.
 fn listeners(port: u16) -> Option<HashSet<u64>> {
     let mut inodes = HashSet::new();
     let mut read = false;
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        let Ok(table) = fs::read_to_string(table) else { continue };
+        let Ok(table) = File::open(table) else { continue };
+        inodes.extend(listening(BufReader::new(table), port).ok()?);
         read = true;
-        for line in table.lines().skip(1) {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else { continue };
-            let local_port = local.rsplit_once(':').map(|(_, port)| u16::from_str_radix(port, 16));
-            if state == "0A" && local_port == Some(Ok(port)) {
-                inodes.extend(inode.parse::<u64>());
-            }
-        }
     }
     read.then_some(inodes)
+}
+
+/// The same of one table of the kernel's. It has a line for each connection of the machine, be it thousands, so one at a
+/// time is held.
+fn listening(table: impl BufRead, port: u16) -> io::Result<Vec<u64>> {
+    let mut inodes = Vec::new();
+    for line in table.lines().skip(1) {
+        let line = line?;
+        let mut fields = line.split_ascii_whitespace();
+        let (local, state, inode) = (fields.nth(1), fields.nth(1), fields.nth(5));
+        let (Some(local), Some("0A"), Some(inode)) = (local, state, inode) else { continue };
+        let local_port = local.rsplit_once(':').map(|(_, port)| u16::from_str_radix(port, 16));
+        if local_port == Some(Ok(port)) {
+            inodes.extend(inode.parse::<u64>());
+        }
+    }
+    Ok(inodes)
 }
 
 #[cfg(test)]
@@ -289,6 +299,20 @@ mod tests {
         {
             assert!(identity(dir.path()).prove(page).is_err());
         }
+    }
+
+    #[test]
+    fn of_the_kernels_table_those_lines_count_that_say_so() {
+        // Linux's Documentation/networking/proc_net_tcp: number, local address, remote one, state, ..., inode.
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0D80 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0
+   1: 0100007F:0D81 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 100 0 0 10 0
+   2: 0100007F:0D80 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 4713 1 0 20 4 30 10 -1
+   3: 0100007F:0D80
+   4: 00000000000000000000000001000000:0D80 00000000000000000000000000000000:0000 0A 0:0 0:0 0 1000 0 4714 1
+";
+        assert_eq!(listening(table.as_bytes(), 3456).unwrap(), [4711, 4714]);
     }
 
     #[test]
