@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::address::Addresses;
 use super::listener::Listener;
 use super::networks::Networks;
-use super::units::{Addresses, OrOff, PathOrOff, Ratio, Size, Span, Switch, Whole};
+use super::units::{OrOff, PathOrOff, Ratio, Size, Span, Switch, Whole};
 use crate::health::Else;
 
 /// The configuration of hcf.

@@ -9,9 +9,9 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::address::{Address, Addresses};
 use super::networks::{Network, Networks};
 use super::problem::Problems;
-use super::units::{Address, Addresses};
 use crate::tls::{Identity, Pair, Protocol};
 
 /// Where a listener listens, and what else holds there.

@@ -3,6 +3,7 @@
 //!
 //! What leaves this module makes sense; nothing after it asks again.
 
+mod address;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+pub use address::{Address, Addresses};
 pub use file::{File, Forwarded, LogFormat, LogLevel, Say, WhenBad};
 pub(crate) use listener::Listener as ListenerKeys;
 pub use networks::{Network, Networks};
@@ -29,7 +31,6 @@ pub use problem::ConfigError;
 pub(crate) use problem::Problems;
 pub(crate) use resolve::{NOT_A_WORD, is_word};
 pub(crate) use units::Whole;
-pub use units::{Address, Addresses};
 
 use crate::health::Rules;
 use crate::tahoe::{NodeDir, Target};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::address::Addresses;
 use super::super::file;
 use super::super::listener::check_allow;
-use super::super::units::{Addresses, Span, Switch, Whole};
+use super::super::units::{Span, Switch, Whole};
 use super::super::{Forwarded, Gate, Service, WhenBad};
 use super::{NOT_A_WORD, Resolver, is_word};
 

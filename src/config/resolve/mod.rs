@@ -13,10 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::Addresses;
 use super::file::{self, Damping, File, LogFormat, LogLevel, Say};
 use super::positions::Positions;
 use super::problem::Problems;
-use super::units::{Addresses, Span, Whole};
+use super::units::{Span, Whole};
 use super::{Address, Config, ConfigError, Listen, ListenerKeys, Log, Shutdown, Sources};
 use crate::health;
 use crate::tahoe::NodeDir;
