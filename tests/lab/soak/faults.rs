@@ -379,7 +379,7 @@ impl Breaker {
                 self.stage.sidecars[at].hcf().signal(Signal::Cont);
                 self.set(|world| world.hcf[at] = now());
             }
-            Fault::Order(at, service, _, ends) => {
+            Fault::Order(at, service, word, ends) => {
                 if !matches!(self.shared.world().hcf[at], Part::Well(_)) {
                     let until = Instant::now() + Duration::from_millis(500);
                     self.active.push(Active { until, ..active });
@@ -395,7 +395,14 @@ impl Breaker {
                     self.must(at, &["clear"]);
                 }
                 let given = Instant::now();
-                self.set(|world| services.for_each(|s| world.orders[at][s] = Order::None(given)));
+                self.set(|world| {
+                    for s in services {
+                        world.orders[at][s] = Order::None(given);
+                        if word == "up" {
+                            world.judged[at][s] = given;
+                        }
+                    }
+                });
             }
             Fault::KillFleet => {
                 self.stage.fleet.begin();

@@ -54,6 +54,8 @@ pub struct World {
     pub storage: [Part; STORAGE],
     pub links: [[Part; STORAGE]; GATEWAYS],
     pub orders: [[Order; SERVICES.len()]; GATEWAYS],
+    /// Since when the criteria count, whatever was ordered before: the end of the last order to be in.
+    pub judged: [[Instant; SERVICES.len()]; GATEWAYS],
     pub fronts: [Part; Kind::ALL.len()],
     /// Since when the gateway's own page shows the server as connected, and the page itself.
     pub seen: [[Option<Instant>; STORAGE]; GATEWAYS],
@@ -102,6 +104,7 @@ impl World {
             storage: [Part::Well(now); STORAGE],
             links: [[Part::Well(now); STORAGE]; GATEWAYS],
             orders: [[Order::None(now); SERVICES.len()]; GATEWAYS],
+            judged: [[now; SERVICES.len()]; GATEWAYS],
             fronts: [Part::Well(now); Kind::ALL.len()],
             seen: [[None; STORAGE]; GATEWAYS],
             page: [None; GATEWAYS],
@@ -151,7 +154,8 @@ impl World {
                 lost.sort_unstable();
                 let spare = STORAGE - SERVICES[service].1;
                 if let Some(since) = lost.get(spare).filter(|_| !forced) {
-                    demand(Why::Servers, *since, verdict() + hears);
+                    let since = self.judged[gateway][service].max(*since);
+                    demand(Why::Servers, since, verdict() + hears);
                 }
             }
         }
