@@ -24,6 +24,7 @@ use crate::serve::accept::{self, Allow, Seats};
 use crate::serve::admin::AdminSite;
 use crate::serve::agent::Agent;
 use crate::serve::bind::{Access, Listener, bind};
+use crate::serve::greet;
 use crate::serve::grpc::GrpcSite;
 use crate::serve::http::Site;
 use crate::serve::secured;
@@ -228,12 +229,14 @@ impl Listeners {
                 Kind::Agent => {
                     let agent = Arc::new(Agent::new(Arc::clone(&self.sites.board)));
                     let seats = Seats::new(room::AGENT.min(room.listener));
-                    parts.spawn_on(&runtime, &what, end, async move {
+                    listener.waits(greet::WAIT).with_context(|| format!("cannot serve {what}"))?;
+                    let answers = runtime.clone();
+                    parts.spawn_thread_on(&runtime, &what, end, move || {
                         let greet = |stream: &OwnedFd, peer| agent.greet(stream, peer);
                         let serve = |stream, peer, seat, said| {
                             Arc::clone(&agent).serve(stream, peer, seat, said)
                         };
-                        accept::serve_greeted(listener, hall, seats, greet, serve).await;
+                        greet::serve(&answers, &listener, &hall, &seats, greet, serve);
                     });
                     continue;
                 }

@@ -42,6 +42,22 @@ impl Parts {
         self.0.spawn_on(task, runtime);
     }
 
+    /// Starts one that waits as threads do: it has a thread of that runtime's to itself.
+    pub(crate) fn spawn_thread_on(
+        &mut self,
+        runtime: &Handle,
+        what: &str,
+        end: CancellationToken,
+        task: impl FnOnce() + Send + 'static,
+    ) {
+        let what = what.to_owned();
+        let task = move || {
+            task();
+            Ended { what, asked: end.is_cancelled() }
+        };
+        self.0.spawn_blocking_on(task, runtime);
+    }
+
     /// Ends when a task has ended that nobody asked to, and says which.
     pub(crate) async fn ended(&mut self) -> String {
         loop {

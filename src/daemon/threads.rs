@@ -31,6 +31,8 @@ impl Thread {
         let name = self.name;
         let runtime = Builder::new_current_thread()
             .enable_all()
+            // Those that it starts for what waits.
+            .thread_name(name)
             .build()
             .with_context(|| format!("cannot start the runtime of the {name}"))?;
         let handle = runtime.handle().clone();

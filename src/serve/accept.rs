@@ -1,4 +1,4 @@
-//! The one accept loop.
+//! How connections come in: the accept loop of every listener but the agent's, which has `greet`, and the seats of both.
 //!
 //! An error of `accept` never ends a listener. Connections are bounded: at the cap the kept
 //! connection that has been idle longest makes room, and while there is none the next one waits.
@@ -120,52 +120,22 @@ pub struct Left {
     pub waiting: Option<(Stream, Peer)>,
 }
 
-/// What came of a connection that was to be served where it was accepted.
-#[derive(Debug)]
-pub enum Greeting {
-    /// It is over.
-    Served,
-    /// It takes longer, and has said this so far.
-    Serve(Vec<u8>),
-    /// It has said nothing yet.
-    Silent,
-}
-
 /// Accepts connections until stopped, and has `handle` serve each in a seat of its own.
 pub async fn serve<H, F>(listener: Listener, hall: Hall, seats: Seats, handle: H) -> Left
 where
     H: Fn(Stream, Peer, Seat) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let greet = |_: &OwnedFd, _| Greeting::Serve(Vec::new());
-    serve_greeted(listener, hall, seats, greet, |stream, peer, seat, _| handle(stream, peer, seat))
-        .await
-}
-
-/// The same, but `greet` comes first: who has asked by the time it is accepted can be answered without a task, a seat,
-/// or the runtime knowing of it. Its socket never waits.
-pub async fn serve_greeted<G, H, F>(
-    listener: Listener,
-    hall: Hall,
-    seats: Seats,
-    greet: G,
-    handle: H,
-) -> Left
-where
-    G: Fn(&OwnedFd, Peer) -> Greeting,
-    H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
     let entrance = Entrance { socket: listener.socket(), hall: &hall, seats: &seats };
-    let waiting = entrance.accept_all(&greet, &handle).await;
+    let waiting = entrance.accept_all(&handle).await;
     Left { listener, waiting }
 }
 
 /// Where connections come in.
-struct Entrance<'a> {
-    socket: &'a Socket,
-    hall: &'a Hall,
-    seats: &'a Seats,
+pub(super) struct Entrance<'a> {
+    pub(super) socket: &'a Socket,
+    pub(super) hall: &'a Hall,
+    pub(super) seats: &'a Seats,
 }
 
 /// So many are accepted before others have their turn.
@@ -173,17 +143,15 @@ const BATCH: usize = 64;
 
 impl Entrance<'_> {
     /// Accepts until stopped; returns a connection that waited for a seat.
-    async fn accept_all<G, H, F>(&self, greet: &G, handle: &H) -> Option<(Stream, Peer)>
+    async fn accept_all<H, F>(&self, handle: &H) -> Option<(Stream, Peer)>
     where
-        G: Fn(&OwnedFd, Peer) -> Greeting,
-        H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
+        H: Fn(Stream, Peer, Seat) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         let hall = self.hall;
         let trouble = Seldom::default();
         let mut stopped = std::pin::pin!(hall.stop.cancelled());
         let mut known = None;
-        let mut silent = Vec::new();
         loop {
             let Some(socket) = &known else {
                 #[allow(
@@ -223,50 +191,29 @@ impl Entrance<'_> {
                         break;
                     }
                 };
-                if !hall.admits(peer) {
-                    continue;
-                }
-                match greet(&stream, peer) {
-                    Greeting::Served => hall.door.accepted.add(1),
-                    Greeting::Serve(said) => {
-                        if let Some(waiting) = self.seat(stream, peer, said, handle).await {
-                            return waiting;
-                        }
-                    }
-                    Greeting::Silent => silent.push((stream, peer)),
-                }
-            }
-            if more || !silent.is_empty() {
-                // Others have their turn, and whoever is about to ask has asked.
-                tokio::task::yield_now().await;
-            }
-            for (stream, peer) in silent.drain(..) {
-                let said = match greet(&stream, peer) {
-                    Greeting::Served => {
-                        hall.door.accepted.add(1);
-                        continue;
-                    }
-                    Greeting::Serve(said) => said,
-                    Greeting::Silent => Vec::new(),
-                };
-                if let Some(waiting) = self.seat(stream, peer, said, handle).await {
+                if hall.admits(peer)
+                    && let Some(waiting) = self.seat(stream, peer, handle).await
+                {
                     return waiting;
                 }
+            }
+            if more {
+                // Others have their turn.
+                tokio::task::yield_now().await;
             }
         }
     }
 
     /// Gives a connection a seat, and a task. Where the end comes first, it is returned, as far as it lives.
     #[allow(clippy::option_option, reason = "the end, and what it leaves")]
-    async fn seat<H, F>(
+    pub(super) async fn seat<H, F>(
         &self,
         stream: OwnedFd,
         peer: Peer,
-        said: Vec<u8>,
-        handle: &H,
+        handle: H,
     ) -> Option<Option<(Stream, Peer)>>
     where
-        H: Fn(Stream, Peer, Seat, Vec<u8>) -> F,
+        H: FnOnce(Stream, Peer, Seat) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         // A connection that the runtime cannot take up is one more that has gone.
@@ -277,13 +224,13 @@ impl Entrance<'_> {
             seat = self.seats.take(self.hall) => seat,
             () = self.hall.stop.cancelled() => return Some(Some((stream, peer))),
         };
-        self.hall.tasks.spawn(handle(stream, peer, seat, said));
+        self.hall.tasks.spawn(handle(stream, peer, seat));
         None
     }
 
     /// Out of descriptors or memory: closing an idle connection frees some, and the pause keeps a lasting shortage from
     /// burning a processor.
-    async fn short_of(&self, error: &(impl std::fmt::Display + Sync), trouble: &Seldom) {
+    pub(super) async fn short_of(&self, error: &(impl std::fmt::Display + Sync), trouble: &Seldom) {
         self.hall.door.errors.add(1);
         if let Some(more) = trouble.pass(self.hall.clock.now()) {
             warn!(listener = &*self.hall.name, more, "Cannot accept connections: {error}.");
@@ -293,7 +240,7 @@ impl Entrance<'_> {
     }
 }
 
-fn accept(socket: &Socket) -> io::Result<(OwnedFd, Peer)> {
+pub(super) fn accept(socket: &Socket) -> io::Result<(OwnedFd, Peer)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());

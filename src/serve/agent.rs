@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
-use super::accept::{Greeting, Peer, Seat, Stream};
+use super::accept::{Peer, Seat, Stream};
+use super::greet::Greeting;
 use super::health::Found;
 use super::hold::Holds;
 use super::http::{self, HEADER_LIMIT, Request};

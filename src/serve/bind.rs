@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Address;
 
-/// A socket that listens, and that no call waits on. No runtime knows it before somebody serves it.
+/// A socket that listens, and that no call waits on, unless told to. No runtime knows it before somebody serves it.
 #[derive(Debug)]
 pub enum Listener {
     /// On a TCP port.
@@ -27,6 +27,16 @@ impl Listener {
         match self {
             Self::Tcp(socket) | Self::Unix(socket, _) => socket,
         }
+    }
+
+    /// Makes `accept` wait, for as long as this at most.
+    ///
+    /// # Errors
+    ///
+    /// Of fcntl(2) and setsockopt(2), which do not fail on a listening socket.
+    pub fn waits(&self, time: Duration) -> io::Result<()> {
+        self.socket().set_read_timeout(Some(time))?;
+        self.socket().set_nonblocking(false)
     }
 }
 

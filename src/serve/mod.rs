@@ -1,6 +1,6 @@
 //! The listeners: each says the same verdicts in its own protocol.
 //!
-//! `bind` opens sockets, `accept` is the one accept loop, `words` the one place where a verdict
+//! `bind` opens sockets, `accept` and `greet` let connections in, `words` the one place where a verdict
 //! becomes a protocol's words. A listener reads the board and its own socket, and nothing else.
 
 pub mod accept;
@@ -12,6 +12,7 @@ pub(crate) mod families;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod gate;
+pub mod greet;
 pub mod grpc;
 mod health;
 mod hold;
