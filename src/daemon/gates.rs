@@ -56,6 +56,20 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
     Ok(gates)
 }
 
+/// A gate whose port at this address is to be taken.
+pub(super) type Missing = (config::Gate, Address);
+
+/// Takes these ports. Nothing that runs is touched.
+pub(super) fn bind_missing(missing: Vec<Missing>) -> Result<Vec<Bound>> {
+    missing
+        .into_iter()
+        .map(|(gate, asked)| {
+            let port = bind(&gate, &asked)?;
+            Ok((gate, port))
+        })
+        .collect()
+}
+
 /// Whether a gate can work on a socket that somebody else keeps listening.
 fn fits_given(gate: &config::Gate) -> Result<(), Unfit> {
     if gate.when_bad != WhenBad::Close {
@@ -126,9 +140,9 @@ impl Gates {
         Ok(())
     }
 
-    /// Takes the ports that `config` wants and that are not there yet. Nothing that runs is touched.
-    pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Bound>> {
-        let mut gates = Vec::new();
+    /// What `config` wants and is not there yet.
+    pub(super) fn missing(&self, config: &Config) -> Result<Vec<Missing>> {
+        let mut missing = Vec::new();
         for gate in &config.gates {
             let same = self.running.iter().filter(|running| running.gate.config.name == gate.name);
             let here: Vec<_> = same.map(|running| running.asked.as_ref()).collect();
@@ -136,11 +150,10 @@ impl Gates {
                 fits_given(gate)?;
                 continue;
             }
-            for asked in gate.listen.iter().filter(|asked| !here.contains(&Some(asked))) {
-                gates.push((gate.clone(), bind(gate, asked)?));
-            }
+            let wanted = gate.listen.iter().filter(|asked| !here.contains(&Some(asked)));
+            missing.extend(wanted.map(|asked| (gate.clone(), asked.clone())));
         }
-        Ok(gates)
+        Ok(missing)
     }
 
     /// Goes over to the gates of `config`. One that changes keeps its port, its connections and its counts; one

@@ -140,6 +140,24 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
     Ok(sockets)
 }
 
+/// A socket that is to be opened.
+pub(super) struct Missing {
+    kind: Kind,
+    asked: Address,
+    /// Its port is one that runs already, with another host.
+    ours: bool,
+}
+
+/// Opens these sockets. Nothing that runs is touched.
+pub(super) fn bind_missing(config: &Config, missing: Vec<Missing>) -> Result<Vec<Socket>> {
+    let open = |Missing { kind, asked, ours }| {
+        let late = "hcf has this port already, and gives it another host only at a restart";
+        let bound = bind_one(config, kind, asked);
+        if ours { bound.context(late) } else { bound }
+    };
+    missing.into_iter().map(open).collect()
+}
+
 fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
     if let (Kind::Admin, Address::Unix(path)) = (kind, &asked)
         && let Some(dir) = path.parent()
@@ -272,24 +290,21 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the sockets that `config` wants and that are not there yet. Nothing that runs is touched.
-    pub(super) fn bind_missing(&self, config: &Config) -> Result<Vec<Socket>> {
-        let mut sockets = Vec::new();
+    /// What `config` wants and is not there yet.
+    pub(super) fn missing(&self, config: &Config) -> Vec<Missing> {
+        let mut missing = Vec::new();
         for kind in Kind::ALL.into_iter().filter(|kind| !self.stays(*kind)) {
             for asked in kind.addresses(config) {
                 let here = |running: &Running| {
                     running.kind == kind && running.asked.as_ref() == Some(&asked)
                 };
-                if self.running.iter().any(here) {
-                    continue;
+                if !self.running.iter().any(here) {
+                    let ours = self.running.iter().any(|running| running.has_port_of(&asked));
+                    missing.push(Missing { kind, asked, ours });
                 }
-                let ours = self.running.iter().any(|running| running.has_port_of(&asked));
-                let late = "hcf has this port already, and gives it another host only at a restart";
-                let bound = bind_one(config, kind, asked);
-                sockets.push(if ours { bound.context(late)? } else { bound? });
             }
         }
-        Ok(sockets)
+        missing
     }
 
     /// Whether a listener stays where it is until a restart: the admin socket, and one with inherited sockets.

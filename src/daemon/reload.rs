@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_yaml::Value;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::room::Room;
-use super::{Sidecar, Unfit};
+use super::{Sidecar, Unfit, gates, listeners};
 use crate::config::{Config, ConfigError};
 use crate::log;
 use crate::lookout;
@@ -80,7 +81,7 @@ impl Outcome {
 /// Keys that count from the next start on.
 const RESTART: [&str; 3] = ["admin", "state_dir", "log.format"];
 
-/// How long reading may take: the file, and what it names in the node's directory.
+/// How long reading may take, the file and what it names in the node's directory, and then binding.
 const TIME: Duration = Duration::from_secs(10);
 
 impl Sidecar {
@@ -122,11 +123,7 @@ impl Sidecar {
         if *config == *self.config {
             return Outcome::Unchanged;
         }
-        let bound = self
-            .listeners
-            .bind_missing(&config)
-            .and_then(|sockets| Ok((sockets, self.gates.bind_missing(&config)?)));
-        let (sockets, ports) = match bound {
+        let (sockets, ports) = match self.bind_missing(&config).await {
             Ok(bound) => bound,
             Err(e) if e.is::<Unfit>() => return Outcome::Senseless { error: e.to_string() },
             Err(e) => return Outcome::Impossible { error: format!("{e:#}") },
@@ -165,6 +162,19 @@ impl Sidecar {
         };
         let restart = keys.iter().filter(counts_later).cloned().collect();
         Outcome::Changed { keys, restart, warnings: config.warnings.clone() }
+    }
+
+    /// Binds what `config` wants beyond what runs. It is done aside: a host may be a name that nobody resolves.
+    async fn bind_missing(
+        &self,
+        config: &Arc<Config>,
+    ) -> Result<(Vec<listeners::Socket>, Vec<gates::Bound>)> {
+        let (sockets, ports) = (self.listeners.missing(config), self.gates.missing(config)?);
+        let config = Arc::clone(config);
+        let bind =
+            move || Ok((listeners::bind_missing(&config, sockets)?, gates::bind_missing(ports)?));
+        let binding = timeout(TIME, tokio::task::spawn_blocking(bind)).await;
+        binding.context("binding its ports takes too long; does each host's name resolve?")??
     }
 }
 

@@ -3,14 +3,17 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
 
 use super::failures::status;
 use super::operator::{Desk, UP, wait_up};
+use super::reload::edit;
 use crate::lab::fake::{Answer, FakeNode, large_page, page};
 use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::hcf::{Hcf, ask};
@@ -270,34 +273,68 @@ fn no_usual_signal_ends_it() {
     assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
 }
 
-/// A name that nobody resolves is waited for aside: looks fail in their time, and every answer goes on.
+/// Names whose resolving waits: in the place of /etc/hosts a sidecar has a pipe, which nobody opens at its other end.
+struct SlowNames {
+    folder: TempDir,
+}
+
+impl SlowNames {
+    fn new() -> Self {
+        let names = Self { folder: place::folder("names") };
+        let made = Command::new("mkfifo").arg(names.pipe()).status().expect("mkfifo can be run");
+        assert!(made.success());
+        names
+    }
+
+    fn pipe(&self) -> PathBuf {
+        self.folder.path().join("hosts")
+    }
+
+    /// A sidecar that has them.
+    fn sidecar(&self, config: &str, args: &[&str]) -> Hcf {
+        let mount = format!("mount --bind {} /etc/hosts && exec \"$@\"", self.pipe().display());
+        let mut starter = vec!["unshare", "--mount"];
+        if !is_root() {
+            starter.push("--map-root-user");
+        }
+        starter.extend(["sh", "-c", &mount, "sh"]);
+        Hcf::configured_under(&starter, config, args)
+    }
+}
+
+/// A node's name that nobody resolves is waited for aside: looks fail in their time, and every answer goes on.
 #[test]
 fn a_name_that_does_not_resolve_delays_no_answer() {
-    let folder = place::folder("names");
-    let resolver = folder.path().join("resolv.conf");
-    // Nobody answers at an address for documentation; where it is unreachable the look fails at once.
-    std::fs::write(&resolver, "nameserver 192.0.2.1\noptions timeout:30 attempts:3\n").unwrap();
-    let mount = format!(
-        "mount --bind {} \"$(readlink -f /etc/resolv.conf)\" && exec \"$@\"",
-        resolver.display()
-    );
-    let root = is_root();
-    let mut starter = vec!["unshare", "--mount"];
-    if !root {
-        starter.push("--map-root-user");
-    }
-    starter.extend(["sh", "-c", &mount, "sh"]);
+    let names = SlowNames::new();
     let config =
         "node: {every: 100ms, timeout: 300ms, url: 'http://gateway.hcf-test.example:3456'}\n";
-    let hcf = Hcf::configured_under(&starter, config, &[]);
-    wait_until("a look that failed", LONG, || {
-        let code = &status(&hcf)["node"]["failure"]["code"];
-        code == "timeout" || code == "reset"
-    });
+    let hcf = names.sidecar(config, &[]);
+    wait_until("a look that failed", LONG, || status(&hcf)["node"]["failure"]["code"] == "timeout");
     for _ in 0..50 {
         assert!(ask(hcf.agent(), "write\n").starts_with("down ready 100% #"));
         assert_eq!(get(hcf.health(), "/health/write").unwrap().status, 503);
     }
+}
+
+/// So is a listener's at a reload: looks and answers go on, the old configuration stays, and a stop is heard.
+#[test]
+fn a_listener_whose_name_does_not_resolve_delays_nothing_else() {
+    let (names, node) = (SlowNames::new(), FakeNode::healthy());
+    let config = "node: {every: 50ms}\nservices: {write: {criteria: {servers: {min: 4}}}}\n\
+                  listen: {agent: '127.0.0.1:0', status: '127.0.0.1:0', health: '127.0.0.1:0'}\n";
+    let mut hcf = names.sidecar(config, &["--node", &node.url()]);
+    wait_up(&hcf);
+    let looks = node.requests();
+    edit(&hcf, "health: '127.0.0.1:0'", "health: 'late.hcf-test.example:5291'");
+    wait_until("the reload to be given up", LONG, || {
+        assert_eq!(ask(hcf.agent(), "write\n"), UP);
+        hcf.log()
+            .contains("Not reloaded, the old configuration stays: binding its ports takes too long")
+    });
+    assert!(node.requests() > looks + 20, "it looks on");
+    assert_eq!(get(hcf.health(), "/health/write").unwrap().status, 200);
+    hcf.signal(Signal::Term);
+    assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
 }
 
 fn is_root() -> bool {
