@@ -24,7 +24,7 @@ use super::buffer::{Lot, SMALL};
 use super::exchange::{Asking, BROKEN_OFF, Broken, Exchange};
 use super::framing::{At, Flaw};
 use super::proxy::Opening;
-use super::{Gate, forwarded, path, plain};
+use super::{Gate, STALL, forwarded, path, plain};
 use crate::config::WhenBad;
 use crate::health::State;
 
@@ -32,9 +32,6 @@ use crate::health::State;
 /// node itself would close it, so that a balancer meets no end that it would not meet there. As long
 /// may an answer of the gate's own take.
 const TIME: Duration = Duration::from_secs(75);
-/// How long a client may take no byte of an answer, and send none of a request, while nobody else is
-/// waited for. The kernel holds enough of an answer to keep a slow client busy for a minute or two.
-const STALL: Duration = Duration::from_mins(5);
 
 const UNREACHABLE: Flaw = Flaw { status: 502, title: "the node does not answer" };
 const FULL: Flaw = Flaw { status: 503, title: "too many long heads at once" };

@@ -45,6 +45,9 @@ use crate::tahoe::Target;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// A connection that carried nothing for this long serves nobody just now.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a client may take no byte of an answer, and send none of a request, while nobody else is
+/// waited for. The kernel holds enough of an answer to keep a slow client busy for a minute or two.
+const STALL: Duration = Duration::from_mins(5);
 /// How soon a port that cannot be opened is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 

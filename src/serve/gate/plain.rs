@@ -10,11 +10,12 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{tcp, unix};
+use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use super::super::accept::Stream;
-use super::View;
 use super::buffer::Buffer;
+use super::{STALL, View};
 use crate::clock::Clock;
 use crate::counts::Count;
 
@@ -67,8 +68,10 @@ async fn both_ways(
     clock: Clock,
 ) -> Result<(), Broken> {
     let ((from_client, to_client), (from_node, to_node)) = (split(client), split(node));
-    let mut there = pin!(pump(from_client, to_node, &view.received, || activity.note(true, clock)));
-    let mut back = pin!(pump(from_node, to_client, &view.sent, || activity.note(false, clock)));
+    let (asked, answered) = (|| activity.note(true, clock), || activity.note(false, clock));
+    // A node may take as long as it likes, as it does without a gate.
+    let mut there = pin!(pump(from_client, to_node, Duration::MAX, &view.received, asked));
+    let mut back = pin!(pump(from_node, to_client, STALL, &view.sent, answered));
     tokio::select! {
         sent = &mut there => match sent {
             // A node that takes no more has said why, or is about to.
@@ -98,10 +101,11 @@ enum Broken {
     To,
 }
 
-/// Carries bytes one way, and the end of them; notes each that moves.
+/// Carries bytes one way, and the end of them; notes each that moves. Whoever takes none of them for so long has broken.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    patience: Duration,
     carried: &Count,
     note: impl Fn(),
 ) -> Result<(), Broken> {
@@ -119,7 +123,8 @@ async fn pump(
             return to.shutdown().await.map_err(|_| Broken::To);
         }
         note();
-        to.write_all(bytes).await.map_err(|_| Broken::To)?;
+        let taken = timeout(patience, to.write_all(bytes)).await;
+        taken.map_err(io::Error::from).flatten().map_err(|_| Broken::To)?;
         carried.add(bytes.len() as u64);
         note();
     }
@@ -139,5 +144,38 @@ fn split(
             let (read, write) = unix.split();
             (Either::Right(read), Either::Right(write))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, Stream) {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
+        (near, Either::Left(port.accept().await.unwrap().0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_left_and_a_node_that_takes_nothing_is_not() {
+        let ((mut client, mut to_client), (mut node, mut to_node)) = (pair().await, pair().await);
+        let carrying = tokio::spawn(async move {
+            let (activity, view) = (Activity::default(), View::default());
+            carry(&mut to_client, &mut to_node, &activity, &view, Clock::start()).await;
+        });
+        let full = async { while client.write_all(&[b'x'; 1 << 12]).await.is_ok() {} };
+        assert!(timeout(10 * STALL, full).await.is_err());
+        assert!(!carrying.is_finished(), "it is the node that is waited for");
+        let started = Instant::now();
+        while node.write_all(&[b'y'; 1 << 12]).await.is_ok() {}
+        carrying.await.unwrap();
+        assert!(started.elapsed() >= STALL);
+        let mut heard = Vec::new();
+        assert!(client.read_to_end(&mut heard).await.is_err(), "it does not look like an end");
     }
 }
