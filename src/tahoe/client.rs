@@ -137,6 +137,9 @@ impl Connection {
     }
 }
 
+/// How large an answer of unknown length may grow by doubling.
+const SMALL: usize = 256 << 10;
+
 async fn body(mut body: Incoming, limit: usize) -> Result<Bytes, ProbeFailure> {
     let too_large = || {
         let text = format!("the node's answer is larger than {} MiB", limit >> 20);
@@ -152,7 +155,8 @@ async fn body(mut body: Incoming, limit: usize) -> Result<Bytes, ProbeFailure> {
         if page.len() + data.len() > limit {
             return Err(too_large());
         }
-        if page.capacity() < page.len() + data.len() {
+        let len = page.len() + data.len();
+        if page.capacity() < len && len > SMALL {
             // At once, since growing by doubling would take thrice the room.
             page.reserve(limit - page.len());
         }
