@@ -129,9 +129,18 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let said = std::env::var("RUST_LOG").ok().filter(|said| !said.is_empty());
-    let said = said.and_then(|said| said.parse().ok());
+    let said = std::env::var("RUST_LOG").ok().and_then(|said| asked_for(&said));
     said.unwrap_or_else(|| Targets::new().with_default(level))
+}
+
+/// What `RUST_LOG` asks for: levels, also of single modules, with commas between; `None` where it makes no sense. There
+/// are no spans to be named.
+fn asked_for(said: &str) -> Option<Targets> {
+    let parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() || said.contains('[') {
+        return None;
+    }
+    parts.join(",").parse().ok()
 }
 
 /// Lets a message pass at most once a minute.
@@ -176,6 +185,19 @@ mod tests {
         assert_eq!(said(true, Level::WARN), "<4>one\n<4>two\n");
         assert_eq!(said(true, Level::DEBUG), "<7>one\n<7>two\n");
         assert_eq!(said(false, Level::ERROR), "one\ntwo\n");
+    }
+
+    #[test]
+    fn the_environment_asks_for_levels_or_for_nothing() {
+        let enables = |said: &str, of: &str, level| {
+            asked_for(said).map(|targets| targets.would_enable(of, &level))
+        };
+        assert_eq!(enables("debug, ", "hcf::judge", Level::DEBUG), Some(true));
+        assert_eq!(enables("warn,hcf::judge=debug", "hcf::judge", Level::DEBUG), Some(true));
+        assert_eq!(enables("warn,hcf::judge=debug", "hcf::serve", Level::INFO), Some(false));
+        for senseless in ["", " , ", "[span]=debug", "hcf=loudly"] {
+            assert_eq!(enables(senseless, "hcf", Level::ERROR), None, "{senseless}");
+        }
     }
 
     #[test]

@@ -59,15 +59,16 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
 /// A gate whose port at this address is to be taken.
 pub(super) type Missing = (config::Gate, Address);
 
-/// Takes these ports. Nothing that runs is touched.
-pub(super) fn bind_missing(missing: Vec<Missing>) -> Result<Vec<Bound>> {
-    missing
-        .into_iter()
-        .map(|(gate, asked)| {
-            let port = bind(&gate, &asked)?;
-            Ok((gate, port))
-        })
-        .collect()
+/// Takes these ports, each at its address with the host resolved. Nothing that runs is touched.
+pub(super) fn bind_missing(
+    missing: impl Iterator<Item = (Missing, Address)>,
+) -> Result<Vec<Bound>> {
+    let take = |((gate, asked), at)| {
+        let mut handover = bind(&gate, &at)?;
+        handover.port.asked = Some(asked);
+        Ok((gate, handover))
+    };
+    missing.map(take).collect()
 }
 
 /// Whether a gate can work on a socket that somebody else keeps listening.

@@ -124,7 +124,7 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
         let claimed = inherited.claim(kind.name(), &addresses);
         if claimed.is_empty() {
             for address in addresses {
-                sockets.push(bind_one(config, kind, address)?);
+                sockets.push(bind_one(config, kind, &address, address.clone())?);
             }
         }
         for (listener, bound) in claimed {
@@ -142,31 +142,34 @@ pub(super) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec
 
 /// A socket that is to be opened.
 pub(super) struct Missing {
-    kind: Kind,
-    asked: Address,
+    pub(super) kind: Kind,
+    pub(super) asked: Address,
     /// Its port is one that runs already, with another host.
     ours: bool,
 }
 
-/// Opens these sockets. Nothing that runs is touched.
-pub(super) fn bind_missing(config: &Config, missing: Vec<Missing>) -> Result<Vec<Socket>> {
-    let open = |Missing { kind, asked, ours }| {
+/// Opens these sockets, each at its address with the host resolved. Nothing that runs is touched.
+pub(super) fn bind_missing(
+    config: &Config,
+    missing: impl Iterator<Item = (Missing, Address)>,
+) -> Result<Vec<Socket>> {
+    let open = |(Missing { kind, asked, ours }, at)| {
         let late = "hcf has this port already, and gives it another host only at a restart";
-        let bound = bind_one(config, kind, asked);
+        let bound = bind_one(config, kind, &at, asked);
         if ours { bound.context(late) } else { bound }
     };
-    missing.into_iter().map(open).collect()
+    missing.map(open).collect()
 }
 
-fn bind_one(config: &Config, kind: Kind, asked: Address) -> Result<Socket> {
-    if let (Kind::Admin, Address::Unix(path)) = (kind, &asked)
+fn bind_one(config: &Config, kind: Kind, at: &Address, asked: Address) -> Result<Socket> {
+    if let (Kind::Admin, Address::Unix(path)) = (kind, at)
         && let Some(dir) = path.parent()
         && !dir.exists()
     {
         // The default one under $XDG_RUNTIME_DIR is nobody else's to make.
         let _ = std::fs::create_dir(dir);
     }
-    let (listener, bound) = bind(&asked, kind.name(), kind.access(config))?;
+    let (listener, bound) = bind(at, kind.name(), kind.access(config))?;
     Ok(Socket { kind, asked: Some(asked), listener, terms: Terms::of(kind, config), bound })
 }
 
@@ -247,15 +250,13 @@ impl Listeners {
                 Kind::Agent => {
                     let agent = Arc::new(Agent::new(Arc::clone(&self.sites.board)));
                     let seats = Seats::new(room::AGENT.min(room.listener));
-                    listener.waits(greet::WAIT).with_context(|| format!("cannot serve {what}"))?;
-                    let answers = runtime.clone();
-                    parts.spawn_thread_on(&runtime, &what, end, move || {
+                    parts.spawn_thread("agent", &what, end, move || {
                         let greet = |stream: &OwnedFd, peer| agent.greet(stream, peer);
                         let serve = |stream, peer, seat, said| {
                             Arc::clone(&agent).serve(stream, peer, seat, said)
                         };
-                        greet::serve(&answers, &listener, &hall, &seats, greet, serve);
-                    });
+                        greet::serve(&runtime, &listener, &hall, &seats, greet, serve);
+                    })?;
                     continue;
                 }
                 Kind::Grpc => {

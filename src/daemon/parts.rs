@@ -1,6 +1,8 @@
 //! The long tasks of a sidecar, each with the token that asks it to end.
 
+use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -42,20 +44,29 @@ impl Parts {
         self.0.spawn_on(task, runtime);
     }
 
-    /// Starts one that waits as threads do: it has a thread of that runtime's to itself.
-    pub(crate) fn spawn_thread_on(
+    /// Starts one that waits as threads do, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the machine is short of what a thread takes.
+    pub(crate) fn spawn_thread(
         &mut self,
-        runtime: &Handle,
+        name: &str,
         what: &str,
         end: CancellationToken,
         task: impl FnOnce() + Send + 'static,
-    ) {
-        let what = what.to_owned();
-        let task = move || {
+    ) -> Result<()> {
+        let (ended, has_ended) = oneshot::channel::<()>();
+        let run = move || {
             task();
-            Ended { what, asked: end.is_cancelled() }
+            drop(ended);
         };
-        self.0.spawn_blocking_on(task, runtime);
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        started.with_context(|| format!("cannot start the thread of {what}"))?;
+        self.spawn(what, end, async {
+            let _ = has_ended.await;
+        });
+        Ok(())
     }
 
     /// Ends when a task has ended that nobody asked to, and says which.

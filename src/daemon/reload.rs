@@ -13,15 +13,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_yaml::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::room::Room;
 use super::{Sidecar, Unfit, gates, listeners};
-use crate::config::{Config, ConfigError};
+use crate::config::{Address, Config, ConfigError};
 use crate::log;
 use crate::lookout;
+use crate::serve::bind::{self, BindError};
 
 /// Somebody asks to read the configuration again, and waits for what came of it.
 pub type Request = oneshot::Sender<Outcome>;
@@ -81,7 +82,8 @@ impl Outcome {
 /// Keys that count from the next start on.
 const RESTART: [&str; 3] = ["admin", "state_dir", "log.format"];
 
-/// How long reading may take, the file and what it names in the node's directory, and then binding.
+/// How long reading may take: the file, what it names in the node's directory, and the hosts of listeners. A stop is
+/// not heard meanwhile.
 const TIME: Duration = Duration::from_secs(10);
 
 impl Sidecar {
@@ -109,7 +111,8 @@ impl Sidecar {
     async fn go_over(&mut self) -> Outcome {
         let sources = self.sources.clone();
         let reading = tokio::task::spawn_blocking(move || Config::load(&sources));
-        let config: Result<Config, ConfigError> = match timeout(TIME, reading).await {
+        let until = Instant::now() + TIME;
+        let config: Result<Config, ConfigError> = match timeout_at(until, reading).await {
             Ok(Ok(config)) => config,
             Ok(Err(e)) => return Outcome::Impossible { error: format!("cannot read it: {e}") },
             Err(_) => {
@@ -123,7 +126,7 @@ impl Sidecar {
         if *config == *self.config {
             return Outcome::Unchanged;
         }
-        let (sockets, ports) = match self.bind_missing(&config).await {
+        let (sockets, ports) = match self.bind_missing(&config, until).await {
             Ok(bound) => bound,
             Err(e) if e.is::<Unfit>() => return Outcome::Senseless { error: e.to_string() },
             Err(e) => return Outcome::Impossible { error: format!("{e:#}") },
@@ -164,17 +167,28 @@ impl Sidecar {
         Outcome::Changed { keys, restart, warnings: config.warnings.clone() }
     }
 
-    /// Binds what `config` wants beyond what runs. It is done aside: a host may be a name that nobody resolves.
+    /// Binds what `config` wants beyond what runs. Hosts are resolved first, and aside: nobody may know one, and what
+    /// is bound meanwhile would let clients in whom nobody serves.
     async fn bind_missing(
         &self,
-        config: &Arc<Config>,
+        config: &Config,
+        until: Instant,
     ) -> Result<(Vec<listeners::Socket>, Vec<gates::Bound>)> {
         let (sockets, ports) = (self.listeners.missing(config), self.gates.missing(config)?);
-        let config = Arc::clone(config);
-        let bind =
-            move || Ok((listeners::bind_missing(&config, sockets)?, gates::bind_missing(ports)?));
-        let binding = timeout(TIME, tokio::task::spawn_blocking(bind)).await;
-        binding.context("binding its ports takes too long; does each host's name resolve?")??
+        let of_sockets =
+            sockets.iter().map(|missing| (missing.asked.clone(), missing.kind.name().to_owned()));
+        let of_ports =
+            ports.iter().map(|(gate, asked)| (asked.clone(), format!("gate/{}", gate.name)));
+        let asked: Vec<(Address, String)> = of_sockets.chain(of_ports).collect();
+        let resolve = move || -> Result<Vec<Address>, BindError> {
+            asked.iter().map(|(address, name)| bind::resolve(address, name)).collect()
+        };
+        let resolved = timeout_at(until, tokio::task::spawn_blocking(resolve)).await;
+        let mut at =
+            resolved.context("resolving the hosts of its listeners takes too long")???;
+        let at_ports = at.split_off(sockets.len());
+        let sockets = listeners::bind_missing(config, sockets.into_iter().zip(at))?;
+        Ok((sockets, gates::bind_missing(ports.into_iter().zip(at_ports))?))
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Handle};
 
-/// A thread with a runtime of its own, which starts when something is to run there and ends with the process. No
-/// connection goes from one thread to another.
+/// A thread with a runtime of its own, which starts when something is to run there and ends with the process. A
+/// connection that a runtime serves stays there.
 #[derive(Debug)]
 pub(super) struct Thread {
     name: &'static str,
@@ -31,8 +31,6 @@ impl Thread {
         let name = self.name;
         let runtime = Builder::new_current_thread()
             .enable_all()
-            // Those that it starts for what waits.
-            .thread_name(name)
             .build()
             .with_context(|| format!("cannot start the runtime of the {name}"))?;
         let handle = runtime.handle().clone();

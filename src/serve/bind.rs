@@ -112,9 +112,24 @@ impl BindError {
     }
 }
 
-fn tcp(host: &str, port: u16) -> io::Result<Socket> {
+/// The same address with its host resolved, so that opening it waits for nobody. This may wait for long.
+///
+/// # Errors
+///
+/// When nobody knows the name.
+pub fn resolve(address: &Address, name: &str) -> Result<Address, BindError> {
+    let Address::Tcp { host, port } = address else { return Ok(address.clone()) };
+    let resolved = look_up(host, *port).map(Address::from);
+    resolved.map_err(|e| BindError::new(address, name, &e))
+}
+
+fn look_up(host: &str, port: u16) -> io::Result<SocketAddr> {
     let mut addresses = (host, port).to_socket_addrs()?;
-    let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+    addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
+}
+
+fn tcp(host: &str, port: u16) -> io::Result<Socket> {
+    let address = look_up(host, port)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restart must not wait for old connections to leave TIME_WAIT. On Linux this does not let
     // two sockets listen on one port.

@@ -26,10 +26,9 @@ pub enum Greeting {
 }
 
 /// So long the thread waits at most before it looks whether it is to stop.
-pub const WAIT: Duration = Duration::from_millis(100);
+const WAIT: Duration = Duration::from_millis(100);
 
-/// Accepts connections until stopped; waits, so it needs a thread. The listener must wait no longer than [`WAIT`] in
-/// `accept`. `greet` answers who has asked by the time it is accepted, on a socket that never waits; the others are
+/// Accepts connections until stopped; waits, so it needs a thread. `greet` answers who has asked by the time it is accepted, on a socket that never waits; the others are
 /// served by `handle` on `runtime`.
 pub fn serve<G, H, F>(
     runtime: &Handle,
@@ -45,10 +44,19 @@ pub fn serve<G, H, F>(
 {
     let entrance = Entrance { socket: listener.socket(), hall, seats };
     let trouble = Seldom::default();
+    let mut waits = false;
     while !hall.stop.is_cancelled() {
+        if !waits {
+            // Now and then anew: who else has an inherited socket may have told it otherwise.
+            waits = listener.waits(WAIT).is_ok();
+        }
         let (stream, peer) = match accept(entrance.socket) {
             Ok(connection) => connection,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock || is_of_one_connection(&e) => continue,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                waits = false;
+                continue;
+            }
+            Err(e) if is_of_one_connection(&e) => continue,
             Err(e) => {
                 runtime.block_on(entrance.short_of(&e, &trouble));
                 continue;

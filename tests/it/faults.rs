@@ -316,7 +316,8 @@ fn a_name_that_does_not_resolve_delays_no_answer() {
     }
 }
 
-/// So is a listener's at a reload: looks and answers go on, the old configuration stays, and a stop is heard.
+/// So is a listener's at a reload: looks and answers go on, the old configuration stays, and no port of the new one is
+/// taken, so that a better one can have it.
 #[test]
 fn a_listener_whose_name_does_not_resolve_delays_nothing_else() {
     let (names, node) = (SlowNames::new(), FakeNode::healthy());
@@ -325,14 +326,19 @@ fn a_listener_whose_name_does_not_resolve_delays_nothing_else() {
     let mut hcf = names.sidecar(config, &["--node", &node.url()]);
     wait_up(&hcf);
     let looks = node.requests();
-    edit(&hcf, "health: '127.0.0.1:0'", "health: 'late.hcf-test.example:5291'");
+    let (old, here) = ("health: '127.0.0.1:0'", format!("127.0.0.1:{}", free_port()));
+    let late = format!("health: ['{here}', 'late.hcf-test.example:5291']");
+    edit(&hcf, old, &late);
     wait_until("the reload to be given up", LONG, || {
         assert_eq!(ask(hcf.agent(), "write\n"), UP);
         hcf.log()
-            .contains("Not reloaded, the old configuration stays: binding its ports takes too long")
+            .contains("Not reloaded, the old configuration stays: resolving the hosts of its listeners takes too long")
     });
     assert!(node.requests() > looks + 20, "it looks on");
     assert_eq!(get(hcf.health(), "/health/write").unwrap().status, 200);
+    assert!(get(&here, "/health/write").is_err(), "nobody listens there");
+    edit(&hcf, &late, &format!("health: '{here}'"));
+    wait_until("the next reload", LONG, || get(&here, "/health/write").is_ok());
     hcf.signal(Signal::Term);
     assert_eq!(hcf.process().wait_end(LONG).code(), Some(0));
 }

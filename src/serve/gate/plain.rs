@@ -123,8 +123,13 @@ async fn pump(
             return to.shutdown().await.map_err(|_| Broken::To);
         }
         note();
-        let taken = timeout(patience, to.write_all(bytes)).await;
-        taken.map_err(io::Error::from).flatten().map_err(|_| Broken::To)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Ok(Ok(taken @ 1..)) = timeout(patience, to.write(rest)).await else {
+                return Err(Broken::To);
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
         carried.add(bytes.len() as u64);
         note();
     }
@@ -151,7 +156,8 @@ fn split(
 mod tests {
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::Instant;
+    use tokio::task::JoinSet;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
 
@@ -164,18 +170,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_left_and_a_node_that_takes_nothing_is_not() {
         let ((mut client, mut to_client), (mut node, mut to_node)) = (pair().await, pair().await);
-        let carrying = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let (activity, view) = (Activity::default(), View::default());
             carry(&mut to_client, &mut to_node, &activity, &view, Clock::start()).await;
         });
         let full = async { while client.write_all(&[b'x'; 1 << 12]).await.is_ok() {} };
         assert!(timeout(10 * STALL, full).await.is_err());
-        assert!(!carrying.is_finished(), "it is the node that is waited for");
+        assert!(tasks.try_join_next().is_none(), "it is the node that is waited for");
         let started = Instant::now();
         while node.write_all(&[b'y'; 1 << 12]).await.is_ok() {}
-        carrying.await.unwrap();
+        tasks.join_next().await.unwrap().unwrap();
         assert!(started.elapsed() >= STALL);
         let mut heard = Vec::new();
         assert!(client.read_to_end(&mut heard).await.is_err(), "it does not look like an end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_little_now_and_then_is_not_left() {
+        let said = vec![b'x'; 1 << 16];
+        let (mut client, to_client) = tokio::io::duplex(1 << 12);
+        let read = async {
+            let (mut taken, mut some) = (0, [0; 1 << 12]);
+            while taken < 1 << 16 {
+                sleep(STALL * 9 / 10).await;
+                taken += client.read(&mut some).await.unwrap();
+            }
+        };
+        let carried = Count::default();
+        let pumped = tokio::join!(pump(&*said, to_client, STALL, &carried, || {}), read).0;
+        assert_eq!((pumped, carried.get()), (Ok(()), 1 << 16));
     }
 }
