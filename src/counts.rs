@@ -73,13 +73,16 @@ pub enum Held {
     Late,
     /// It was answered to make room, or since the listener ends.
     Room,
+    /// Another process may ask from there, as after a balancer's reload, so whoever asks was answered.
+    Doubt,
     /// The balancer hung up first: it waits for less long than it asks to be held.
     HungUp,
 }
 
 impl Held {
     /// Every way.
-    pub const ALL: [Self; 5] = [Self::Changed, Self::Time, Self::Late, Self::Room, Self::HungUp];
+    pub const ALL: [Self; 6] =
+        [Self::Changed, Self::Time, Self::Late, Self::Room, Self::Doubt, Self::HungUp];
 
     /// The word for it.
     #[must_use]
@@ -89,6 +92,7 @@ impl Held {
             Self::Time => "time",
             Self::Late => "late",
             Self::Room => "room",
+            Self::Doubt => "doubt",
             Self::HungUp => "hung-up",
         }
     }

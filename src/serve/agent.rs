@@ -218,6 +218,7 @@ impl Agent {
         };
         let how = tokio::select! {
             () = service.changed(tag) => Held::Changed,
+            () = waiting.in_doubt() => Held::Doubt,
             () = sleep(time) => Held::Time,
             () = seat.leave() => Held::Room,
             () = hang_up => Held::HungUp,
@@ -227,12 +228,14 @@ impl Agent {
         let late = clock.now().since(begun) > time + LATE && how != Held::HungUp;
         self.board.counts.held(if late { Held::Late } else { how });
         if how == Held::HungUp {
+            waiting.given_up(clock.now());
             return None;
         }
         seat.busy();
         // Nobody may wait for a late answer any more, so the next question is answered at once.
         if !late {
-            waiting.answered(service.tag(), clock.now());
+            let heard = (how != Held::Doubt).then(|| service.tag());
+            waiting.answered(heard, clock.now());
         }
         Some(())
     }
