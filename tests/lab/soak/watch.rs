@@ -287,7 +287,9 @@ fn clients(shared: &Shared, front: &Asked, places: &[Place], service: usize, che
                 .is_some_and(|(demand, later)| demand.holds(sent) && demand.since == later.since)
         };
         let refused = how == "refused" && (0..GATEWAYS).any(well);
-        if refused || (how != "served" && (0..GATEWAYS).all(well)) {
+        // One that an operator holds in may not be able to serve.
+        let able = |at| well(at) && !before.is_forced(at, service);
+        if refused || (how != "served" && (0..GATEWAYS).all(able)) {
             let what = format!(
                 "a {what} through {} ended with {how}, although {} well",
                 front.kind.name(),

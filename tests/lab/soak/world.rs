@@ -197,6 +197,11 @@ impl World {
         Some(Demand { why: Why::Well, since, bound: recovery() + kind.finds() + SLACK })
     }
 
+    /// Whether an order keeps this gateway in, whatever it can do.
+    pub fn is_forced(&self, gateway: usize, service: usize) -> bool {
+        matches!(self.orders[gateway][service], Order::Up(_))
+    }
+
     fn usable(&self, gateway: usize, server: usize) -> Option<Instant> {
         let storage = self.storage[server].well()?;
         let link = self.links[gateway][server].well()?;
