@@ -28,8 +28,8 @@ pub enum Greeting {
 /// So long the thread waits at most before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Accepts connections until stopped; waits, so it needs a thread. `greet` answers who has asked by the time it is accepted, on a socket that never waits; the others are
-/// served by `handle` on `runtime`.
+/// Accepts connections until stopped; waits, so it needs a thread. `greet` answers who has asked by the time it is
+/// accepted, on a socket that never waits; the others are served by `handle` on `runtime`.
 pub fn serve<G, H, F>(
     runtime: &Handle,
     listener: &Listener,

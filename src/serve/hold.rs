@@ -91,36 +91,22 @@ impl Holds {
     /// when it is answered at once.
     pub(super) fn wait(self: &Arc<Self>, key: &Key, tag: u64, now: Moment) -> Option<Waiting> {
         let mut books = self.lock();
-        let mut rhythm = Rhythm::default();
-        if let Some(askers) = books.told.get_mut(key) {
-            askers.retain(|told| now.since(told.at) < FORGET);
-            if askers.iter().all(|told| told.tag == Some(tag))
-                && let Some(told) = askers.pop()
-            {
-                if let Some(rhythm) = told.rhythm.with(now.since(told.at)) {
-                    if askers.is_empty() {
-                        books.told.remove(key);
-                    }
-                    let (id, doubt) = books.seat(key, now);
-                    let (holds, key) = (Arc::clone(self), key.clone());
-                    return Some(Waiting { holds, id, key, rhythm, doubt });
-                }
-                books.doubt(key.0, now);
-                books.note(key, Told { tag: Some(tag), at: now, rhythm });
-                return None;
+        let told = books.take(key, tag, now);
+        let rhythm = told.as_ref().and_then(|told| told.rhythm.with(now.since(told.at)));
+        let has_heard = told.as_ref().map(|told| told.tag == Some(tag));
+        let is_new = match (has_heard, rhythm) {
+            (Some(true), Some(rhythm)) => {
+                let (id, doubt) = books.seat(key, now);
+                let (holds, key) = (Arc::clone(self), key.clone());
+                return Some(Waiting { holds, id, key, rhythm, doubt });
             }
-            // This asker may be any of those who have not heard of the change.
-            if let Some(place) = askers.iter().position(|told| told.tag != Some(tag)) {
-                let told = askers.swap_remove(place);
-                rhythm = told.rhythm.with(now.since(told.at)).unwrap_or_default();
-                books.note(key, Told { tag: Some(tag), at: now, rhythm });
-                return None;
-            }
+            (Some(has_heard), _) => has_heard,
+            (None, _) => books.waiting.values().any(|sitting| sitting.key == *key),
+        };
+        if is_new {
+            books.doubt(key, now);
         }
-        if books.waiting.values().any(|sitting| sitting.key == *key) {
-            books.doubt(key.0, now);
-        }
-        books.note(key, Told { tag: Some(tag), at: now, rhythm });
+        books.note(key, Told { tag: Some(tag), at: now, rhythm: rhythm.unwrap_or_default() });
         None
     }
 
@@ -131,6 +117,18 @@ impl Holds {
 }
 
 impl Books {
+    /// Takes the note of who may be asking now: of several, one who has not heard what is current.
+    fn take(&mut self, key: &Key, tag: u64, now: Moment) -> Option<Told> {
+        let askers = self.told.get_mut(key)?;
+        askers.retain(|told| now.since(told.at) < FORGET);
+        let place = askers.iter().position(|told| told.tag != Some(tag));
+        let told = place.map(|place| askers.swap_remove(place)).or_else(|| askers.pop());
+        if askers.is_empty() {
+            self.told.remove(key);
+        }
+        told
+    }
+
     /// Notes what an asker of `key` was told.
     fn note(&mut self, key: &Key, told: Told) {
         let keys = &mut self.told;
@@ -155,16 +153,15 @@ impl Books {
         (id, doubt)
     }
 
-    /// A new process may ask at this address: whoever comes next, or has begun to wait just now, may be it.
-    fn doubt(&mut self, peer: Peer, now: Moment) {
-        let here = self.told.iter_mut().filter(|(key, _)| key.0 == peer);
+    /// A new process may ask this: whoever of its address comes next, or has begun to wait just now, may be it, and
+    /// so may whoever waits with this question.
+    fn doubt(&mut self, asked: &Key, now: Moment) {
+        let here = self.told.iter_mut().filter(|(key, _)| key.0 == asked.0);
         here.flat_map(|(_, askers)| askers).for_each(|told| told.tag = None);
-        for Sitting { doubt, .. } in self
-            .waiting
-            .values()
-            .filter(|sitting| sitting.key.0 == peer && now.since(sitting.since) < FIRST)
-        {
-            doubt.notify_one();
+        for Sitting { key, since, doubt } in self.waiting.values() {
+            if key == asked || (key.0 == asked.0 && now.since(*since) < FIRST) {
+                doubt.notify_one();
+            }
         }
     }
 }
@@ -194,7 +191,7 @@ impl Waiting {
 
     /// The balancer hung up; its process may have ended.
     pub(super) fn given_up(self, now: Moment) {
-        self.holds.lock().doubt(self.key.0, now);
+        self.holds.lock().doubt(&self.key, now);
     }
 }
 
@@ -294,8 +291,9 @@ mod tests {
         assert!(holds.wait(&write, 1, at(500)).is_some_and(|held| !in_doubt(&held)), "in step");
         assert!(!in_doubt(&reading));
 
-        let (holds, _reading) = asking();
+        let (holds, reading) = asking();
         assert!(holds.wait(&read, 1, at(490)).is_none(), "its first question");
+        assert!(in_doubt(&reading));
         assert!(holds.wait(&write, 1, at(500)).is_none(), "in step, but who is it?");
         assert!(holds.wait(&write, 1, at(600)).is_some());
 
