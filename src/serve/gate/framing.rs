@@ -283,6 +283,7 @@ mod tests {
             "PUT /uri HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /",
             "POST /uri HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nGET /\r\n0\r\nT: z\r\n\r\n",
             "POST /uri HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "PUT /uri HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
             "PUT /uri HTTP/1.1\r\nHost: x\r\n",
         ];
         let one = prop_oneof![prop::sample::select(PARTS), prop::sample::select(WHOLE)];

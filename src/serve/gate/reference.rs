@@ -61,7 +61,7 @@ fn strict_one(all: &[u8]) -> Option<usize> {
         ([], []) => Some(whole),
         ([length], []) => {
             let length = number(length, 10)?;
-            (rest.len() >= length).then_some(whole + length)
+            (rest.len() >= length).then(|| whole + length)
         }
         ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && version == b"HTTP/1.1" => {
             loop {
