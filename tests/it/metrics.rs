@@ -303,7 +303,14 @@ fn every_metric_is_documented_and_has_help() {
     let hcf = experienced(&node);
     let readme = shipped("deploy/prometheus", "README.md");
     let (sidecar, fleet) = readme.split_once("\n## ").expect("a part about fleets");
-    must_be_documented(sidecar, &families(&scrape(&hcf)));
+    let page = scrape(&hcf);
+    must_be_documented(sidecar, &families(&page));
+    let ends = page.lines().filter_map(|l| l.strip_prefix("hcf_held_questions_total{outcome=\""));
+    let ends: Vec<&str> = ends.filter_map(|l| l.split('"').next()).collect();
+    assert!(!ends.is_empty());
+    for end in ends {
+        assert!(sidecar.contains(&format!("`{end}`")), "a held question ends {end}");
+    }
     let sidecars = [FakeSidecar::start(&word("up", 100, &[]))];
     let mut families = families(&scrape_at(fleet_of(&sidecars).status()));
     families.retain(|name, _| name.starts_with("hcf_fleet_"));
