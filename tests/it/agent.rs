@@ -3,8 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
+use crate::e2e::farm::shipped;
 use crate::lab::fake::{Answer, FakeNode};
 use crate::lab::hcf::{Hcf, ask};
 use crate::lab::process::Signal;
@@ -25,6 +27,21 @@ fn start(connected: usize) -> (FakeNode, Hcf) {
     let hcf = Hcf::configured(CONFIG, &["--node", &node.url()]);
     wait_until("the first verdict", LONG, || !ask(hcf.agent(), "read\n").contains("starting"));
     (node, hcf)
+}
+
+/// One that sends its question too late would hear of `write`, with its maxconn.
+#[test]
+fn the_readmes_command_asks_what_it_says() {
+    let (_node, hcf) = start(4);
+    let readme = shipped(".", "README.md");
+    let line = readme.lines().find(|line| line.contains("/dev/tcp/")).expect("a command");
+    let (command, answer) = line.split_once(" # ").expect("what it prints");
+    let (ip, port) = hcf.agent().rsplit_once(':').unwrap();
+    let command = command.replace("127.0.0.1/5290", &format!("{ip}/{port}"));
+    wait_until(answer, LONG, || {
+        let run = Command::new("bash").args(["-c", &command]).output().expect("bash runs");
+        String::from_utf8_lossy(&run.stdout) == format!("{answer}\n")
+    });
 }
 
 #[test]
