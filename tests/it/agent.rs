@@ -359,9 +359,8 @@ fn a_listener_outlives_a_lack_of_descriptors() {
     let (_node, mut hcf) = start(9);
     let pid = hcf.process().pid().to_string();
     let limit = |count: &str| {
-        let done = std::process::Command::new("prlimit")
-            .args(["--pid", &pid, &format!("--nofile={count}")])
-            .status();
+        let done =
+            Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={count}")]).status();
         assert!(done.expect("util-linux has prlimit").success());
     };
     limit("40:4096");
