@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cfg::KEEPALIVE;
@@ -49,6 +49,9 @@ const STATISTICS_TIME: Duration = Duration::from_millis(500);
 const STATISTICS_PAGE: &str = "/statistics?t=json";
 
 const STATUS_PAGE: &str = "/?t=json";
+
+/// Long enough for the kernel to close what a killed process had open.
+const CLOSING: Duration = Duration::from_millis(50);
 
 impl Prober {
     /// A prober for the node there; `dir` is its directory.
@@ -142,9 +145,10 @@ impl Prober {
         };
         let same_process = process == self.process;
         self.process = process;
-        if let Some(mut kept) = self.kept.take()
+        let kept = self.kept.take().filter(|_| same_process);
+        let ended = kept.is_some();
+        if let Some(mut kept) = kept
             && kept.is_open()
-            && same_process
         {
             match self.read_status(&mut kept).await {
                 // The node may have closed the connection just as the request was on its way.
@@ -153,8 +157,24 @@ impl Prober {
                 Ok(seen) => return Ok(self.measured(kept, seen).await),
             }
         }
-        let mut connection = self.way.open().await?;
-        let seen = self.read_status(&mut connection).await.map_err(|failed| failed.failure)?;
+        let seen = match self.seek_anew().await {
+            // The kernel ends a killed process's connections before it closes its port, so one that is made between the
+            // two is taken, and then reset.
+            Err(Failed { unheard: true, failure })
+                if ended && failure.kind == FailureKind::Reset =>
+            {
+                sleep(CLOSING).await;
+                self.seek_anew().await
+            }
+            seen => seen,
+        };
+        seen.map_err(|failed| failed.failure)
+    }
+
+    async fn seek_anew(&mut self) -> Result<(Duration, Facts), Failed> {
+        let opened = self.way.open().await;
+        let mut connection = opened.map_err(|failure| Failed { failure, unheard: true })?;
+        let seen = self.read_status(&mut connection).await?;
         Ok(self.measured(connection, seen).await)
     }
 

@@ -1,9 +1,14 @@
 //! What a node can do wrong, each with its stable code: what is certain takes the node down at once,
 //! what is doubtful does not before it has added up.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 
 use crate::lab::fake::{Answer, FakeNode, page};
 use crate::lab::hcf::{Hcf, ask};
@@ -182,7 +187,37 @@ fn a_node_that_ends_its_connections_is_looked_at_at_once() {
     let hcf = Hcf::configured(seldom, &["--node", &node.url()]);
     wait_up(&hcf);
     node.close();
-    node.hang_up();
+    wait_until("the node to be down", LONG, || {
+        ask(hcf.agent(), "write\n").starts_with("down ready 100% #refused: ")
+    });
+}
+
+/// The kernel ends the connections of a process that was killed before it closes its port.
+#[test]
+fn a_node_whose_port_outlives_its_connections_for_a_moment_is_down_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = format!("http://{}", listener.local_addr().unwrap());
+    // So seldom that no other look sees it.
+    let seldom = "node: {every: 1h}\ndamping: {rise: 1}\nservices: {write: {criteria: {servers: {min: 4}}}}\n";
+    let (kill, killed) = channel();
+    thread::spawn(move || {
+        let heard = || {
+            let mut stream = listener.accept().unwrap().0;
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            stream
+        };
+        let (mut kept, page) = (heard(), page(5, 0));
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+        kept.write_all(&[head.as_bytes(), &page].concat()).unwrap();
+        killed.recv().unwrap();
+        drop(kept);
+        let last = heard();
+        drop(listener);
+        SockRef::from(&last).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let hcf = Hcf::configured(seldom, &["--node", &node]);
+    wait_up(&hcf);
+    kill.send(()).unwrap();
     wait_until("the node to be down", LONG, || {
         ask(hcf.agent(), "write\n").starts_with("down ready 100% #refused: ")
     });

@@ -178,12 +178,11 @@ impl FakeNode {
         }
     }
 
-    /// Stops listening and ends every connection, as a killed process does. The port stays ours.
+    /// Stops listening, and ends every connection after that. The port stays ours.
     pub fn close(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(&self.addr);
-        self.hang_up();
         let address: std::net::SocketAddr = self.addr.parse().expect("an address");
         let port = super::wait::wait_for("the fake node to close", super::wait::LONG, || {
             let socket =
@@ -192,6 +191,7 @@ impl FakeNode {
             socket.bind(&address.into()).ok()?;
             TcpStream::connect(address).is_err().then_some(socket)
         });
+        self.hang_up();
         self.closed = Some(port);
     }
 
