@@ -52,8 +52,11 @@ fn a_closing_gate_refuses_connects_while_the_node_is_bad() {
     }
 }
 
-/// What a node does with clients: `/kept` is answered at once, `/half` by half until the end is there, `/late` only
-/// then, and `/endless` says numbers until then.
+/// More than the kernel holds for who does not read.
+const LARGE: usize = 32 << 20;
+
+/// What a node does with clients: `/kept` is answered at once, `/large` too, `/half` by half until the end is there,
+/// `/late` only then, and `/endless` says numbers until then.
 #[derive(Debug, Default)]
 struct Slow {
     end: AtomicBool,
@@ -82,6 +85,10 @@ impl Slow {
             "/late" => {
                 wait_until("the end", LONG, ended);
                 say(&format!("{HEAD}late"))
+            }
+            "/large" => {
+                say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"))?;
+                say(&"x".repeat(LARGE))
             }
             "/endless" => {
                 say("HTTP/1.1 200 OK\r\n\r\n")?;
@@ -126,18 +133,27 @@ fn a_closing_gate_cuts_idle_connections_and_lets_busy_ones_finish() {
     let slow = Slow::serve(&node);
     let (_hcf, gate) = start(&node, "when_bad: close, drain: 60s");
     wait_until("the gate to open", LONG, || get(&gate, "/kept").is_ok());
-    // One that waits between requests, one whose answer is on its way for long, and one that waits for it.
-    let mut idle = client(&gate, "/kept");
-    hear(&mut idle, "kept");
+    // One whose answer is on its way for long, one that waits for it, one whose answer has stopped in the middle, one that
+    // does not read its own, and one that waits between requests. When that one is cut, the others have been silent for
+    // longer.
     let mut busy = client(&gate, "/endless");
     hear(&mut busy, "\r\n1\n");
     let mut asking = client(&gate, "/late");
+    let mut waiting = client(&gate, "/half");
+    hear(&mut waiting, "ha");
+    let mut late = client(&gate, "/large");
+    hear(&mut late, "\r\n\r\n");
+    let mut idle = client(&gate, "/kept");
+    hear(&mut idle, "kept");
     node.set(BAD);
     wait_until("the gate to close", LONG, || is_refused(&gate));
     assert_eq!(idle.read(&mut [0; 64]).expect("the idle one is cut"), 0);
     slow.end.store(true, Ordering::SeqCst);
     hear(&mut busy, "end\n");
     hear(&mut asking, "late");
+    hear(&mut waiting, "lf");
+    let mut rest = vec![0; LARGE];
+    late.read_exact(&mut rest).expect("all of it");
 }
 
 #[test]
@@ -317,12 +333,17 @@ fn a_large_upload_that_is_refused_hears_of_it() {
 #[test]
 fn a_stop_does_not_wait_for_idle_connections() {
     let node = FakeNode::healthy();
+    let slow = Slow::serve(&node);
+    slow.end.store(true, Ordering::SeqCst);
     for gate in ["when_bad: close", "when_bad: refuse_uri"] {
         let (mut hcf, address) = start(&node, gate);
         wait_until("the gate to open", LONG, || get(&address, "/?t=json").is_ok());
-        let mut idle = TcpStream::connect(&address).unwrap();
-        idle.write_all(b"GET /?t=json HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert!(idle.read(&mut [0; 1 << 12]).unwrap() > 0);
+        let mut idle = client(&address, "/kept");
+        hear(&mut idle, "kept");
+        // Its answer ended with the node's connection.
+        let mut ended = client(&address, "/endless");
+        hear(&mut ended, "end\n");
+        assert_eq!(ended.read(&mut [0; 64]).unwrap(), 0);
         let status = crate::failures::status(&hcf);
         let shown = &status["gates"][0];
         assert_eq!((&shown["name"], &shown["open"]), (&"web".into(), &true.into()), "{shown}");
@@ -377,7 +398,7 @@ fn a_gate_takes_a_clients_address_from_the_balancer_and_tells_the_node() {
         assert_eq!(node.asked().len(), asked);
         assert_eq!(hcf.log().matches("no PROXY protocol header").count(), 1, "{}", hcf.log());
     }
-    // The same before a node whose bytes nobody reads.
+    // The same where bytes are carried as they are.
     let (_hcf, address) = start(&node, "when_bad: close, proxy_protocol: on");
     wait_until("the gate to open", LONG, || TcpStream::connect(&address).is_ok());
     let mut stream = TcpStream::connect(&address).unwrap();

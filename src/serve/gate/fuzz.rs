@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::buffer::SMALL;
 use super::framing::{At, pass};
-use super::{answer, path, proxy, reference};
+use super::{activity, answer, path, proxy, reference};
 
 /// The first byte says how the others are cut up.
 pub(crate) fn gate_request(data: &[u8]) {
@@ -34,6 +35,11 @@ pub(crate) fn gate_answer(data: &[u8]) {
     let read = answer::read(asked, all, usize::from(*size) + 1);
     assert_eq!(read, answer::read(asked, all, usize::MAX), "the cuts do not matter");
     assert!(all.starts_with(&read.1), "what passes is as it came");
+    // Of what is longer no half is kept.
+    for request in ["GET", "HEAD "].into_iter().filter(|_| all.len() <= SMALL) {
+        let due = activity::is_due(request, all, usize::from(*size) + 1);
+        assert_eq!(due, activity::is_due(request, all, usize::MAX), "the cuts do not matter");
+    }
 }
 
 /// A target, judged as the node would decode it.

@@ -3,6 +3,7 @@
 //! For every balancer that only knows whether a port connects and whether a page answers. The
 //! node's own port stays beside it, for diagnosis.
 
+mod activity;
 mod answer;
 mod asked;
 mod buffer;
@@ -29,6 +30,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use activity::Activity;
 pub use port::Port;
 use proxy::Opening;
 
@@ -43,7 +45,7 @@ use crate::tahoe::Target;
 
 /// How long the node may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// A connection that carried nothing for this long serves nobody just now.
+/// A connection that carried nothing for this long, and owes nothing, serves nobody just now.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long a client may take no byte of an answer, and send none of a request, while nobody else is
 /// waited for. The kernel holds enough of an answer to keep a slow client busy for a minute or two.
@@ -343,14 +345,15 @@ impl Gate {
             return;
         }
         self.view.received.add(early.len() as u64);
-        let clock = self.board.clock;
-        let activity = plain::Activity::default();
-        activity.note(!early.is_empty(), clock);
+        let activity = Activity::new(self.board.clock);
+        if !early.is_empty() {
+            activity.asked(&early);
+        }
         tokio::select! {
-            () = plain::carry(&mut client, &mut node, &activity, &self.view, clock) => {}
+            () = plain::carry(&mut client, &mut node, &activity, &self.view) => {}
             () = self.cut(&activity), if self.config.when_bad == WhenBad::Close => {
                 // What breaks off in the middle must not look like an end.
-                if activity.idle(clock) < IDLE {
+                if activity.idle() < IDLE {
                     let _ = (plain::abort(&client), plain::abort(&node));
                 }
             }
@@ -360,10 +363,10 @@ impl Gate {
 
     /// Ends when the sidecar stops and the connection is idle. A busy one has until the end of
     /// `shutdown.timeout`.
-    async fn stopping(&self, activity: &plain::Activity) {
+    async fn stopping(&self, activity: &Activity) {
         self.stop.cancelled().await;
         loop {
-            let idle = activity.idle(self.board.clock);
+            let idle = activity.idle();
             if idle >= IDLE {
                 return;
             }
@@ -372,7 +375,7 @@ impl Gate {
     }
 
     /// Ends when a connection is to be cut: the service is down, and it is idle or its time is over.
-    async fn cut(&self, activity: &plain::Activity) {
+    async fn cut(&self, activity: &Activity) {
         let clock = self.board.clock;
         let mut over = None;
         loop {
@@ -383,7 +386,7 @@ impl Gate {
                 continue;
             }
             let over = *over.get_or_insert_with(|| clock.now() + self.config.drain);
-            let (idle, left) = (activity.idle(clock), over.since(clock.now()));
+            let (idle, left) = (activity.idle(), over.since(clock.now()));
             if idle >= IDLE || left.is_zero() {
                 return;
             }

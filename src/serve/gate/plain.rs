@@ -1,9 +1,8 @@
-//! Carrying bytes between two sockets without looking at them.
+//! Carrying bytes between two sockets as they are.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -14,37 +13,10 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use super::super::accept::Stream;
+use super::activity::Activity;
 use super::buffer::Buffer;
 use super::{STALL, View};
-use crate::clock::Clock;
 use crate::counts::Count;
-
-/// What moved last on a connection.
-#[derive(Debug, Default)]
-pub(super) struct Activity {
-    /// When, in nanoseconds after the clock's epoch.
-    at: AtomicU64,
-    /// Whether it came from the client, who then waits for an answer.
-    asked: AtomicBool,
-}
-
-impl Activity {
-    pub(super) fn note(&self, asked: bool, clock: Clock) {
-        let now = u64::try_from(clock.now().since_epoch().as_nanos()).unwrap_or(u64::MAX);
-        self.at.store(now, Ordering::Relaxed);
-        self.asked.store(asked, Ordering::Relaxed);
-    }
-
-    /// How long no byte has moved and no answer was due. A gateway is silent between the last byte of
-    /// an upload and its answer.
-    pub(super) fn idle(&self, clock: Clock) -> Duration {
-        if self.asked.load(Ordering::Relaxed) {
-            return Duration::ZERO;
-        }
-        let last = Duration::from_nanos(self.at.load(Ordering::Relaxed));
-        clock.now().since_epoch().saturating_sub(last)
-    }
-}
 
 /// Carries bytes both ways until both sides have ended, or one has broken.
 pub(super) async fn carry(
@@ -52,9 +24,8 @@ pub(super) async fn carry(
     node: &mut Stream,
     activity: &Activity,
     view: &View,
-    clock: Clock,
 ) {
-    if both_ways(client, node, activity, view, clock).await.is_err() {
+    if both_ways(client, node, activity, view).await.is_err() {
         // What broke off on one side must not look like an end on the other.
         let _ = (abort(client), abort(node));
     }
@@ -65,10 +36,10 @@ async fn both_ways(
     node: &mut Stream,
     activity: &Activity,
     view: &View,
-    clock: Clock,
 ) -> Result<(), Broken> {
     let ((from_client, to_client), (from_node, to_node)) = (split(client), split(node));
-    let (asked, answered) = (|| activity.note(true, clock), || activity.note(false, clock));
+    let asked = (|bytes: &[u8]| activity.asked(bytes), |_: &[u8]| activity.sent());
+    let answered = (|_: &[u8]| activity.answering(), |bytes: &[u8]| activity.answered(bytes));
     // A node may take as long as it likes, as it does without a gate.
     let mut there = pin!(pump(from_client, to_node, Duration::MAX, &view.received, asked));
     let mut back = pin!(pump(from_node, to_client, STALL, &view.sent, answered));
@@ -101,13 +72,14 @@ enum Broken {
     To,
 }
 
-/// Carries bytes one way, and the end of them; notes each that moves. Whoever takes none of them for so long has broken.
+/// Carries bytes one way, and the end of them; notes them when they have come, and when they have gone on, as none at the
+/// end. Whoever takes none of them for so long has broken.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     patience: Duration,
     carried: &Count,
-    note: impl Fn(),
+    (come, gone): (impl Fn(&[u8]), impl Fn(&[u8])),
 ) -> Result<(), Broken> {
     loop {
         let (buffer, n) = poll_fn(|cx| {
@@ -120,9 +92,11 @@ async fn pump(
         .await?;
         let bytes = buffer.get(..n).unwrap_or_default();
         if bytes.is_empty() {
-            return to.shutdown().await.map_err(|_| Broken::To);
+            let end = to.shutdown().await.map_err(|_| Broken::To);
+            gone(bytes);
+            return end;
         }
-        note();
+        come(bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
             let Ok(Ok(taken @ 1..)) = timeout(patience, to.write(rest)).await else {
@@ -131,7 +105,7 @@ async fn pump(
             rest = rest.get(taken..).unwrap_or_default();
         }
         carried.add(bytes.len() as u64);
-        note();
+        gone(bytes);
     }
 }
 
@@ -160,6 +134,7 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::clock::Clock;
 
     async fn pair() -> (TcpStream, Stream) {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -172,8 +147,8 @@ mod tests {
         let ((mut client, mut to_client), (mut node, mut to_node)) = (pair().await, pair().await);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let (activity, view) = (Activity::default(), View::default());
-            carry(&mut to_client, &mut to_node, &activity, &view, Clock::start()).await;
+            let (activity, view) = (Activity::new(Clock::start()), View::default());
+            carry(&mut to_client, &mut to_node, &activity, &view).await;
         });
         let full = async { while client.write_all(&[b'x'; 1 << 12]).await.is_ok() {} };
         assert!(timeout(10 * STALL, full).await.is_err());
@@ -198,7 +173,11 @@ mod tests {
             }
         };
         let carried = Count::default();
-        let pumped = tokio::join!(pump(&*said, to_client, STALL, &carried, || {}), read).0;
+        let pumped = tokio::join!(
+            pump(&*said, to_client, STALL, &carried, (|_: &[u8]| {}, |_: &[u8]| {})),
+            read
+        )
+        .0;
         assert_eq!((pumped, carried.get()), (Ok(()), 1 << 16));
     }
 }
