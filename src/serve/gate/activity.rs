@@ -25,28 +25,23 @@ pub(super) struct Activity {
 impl Activity {
     /// Of a new connection.
     pub(super) fn new(clock: Clock) -> Self {
-        let talk = Talk { moved: clock.now(), due: Due::Nothing, held: Vec::new() };
+        let talk = Talk { answered: clock.now(), due: Due::Nothing, held: Vec::new() };
         Self { clock, talk: Mutex::new(talk) }
     }
 
     /// The client has said this.
     pub(super) fn asked(&self, bytes: &[u8]) {
-        self.moved().asked(bytes);
-    }
-
-    /// The node has taken it.
-    pub(super) fn sent(&self) {
-        drop(self.moved());
+        self.talk().asked(bytes);
     }
 
     /// The node has said something that is on its way to the client.
     pub(super) fn answering(&self) {
-        self.moved().answering();
+        self.talk().answering();
     }
 
     /// The client has taken this of what the node has said; nothing, if it is the node's end.
     pub(super) fn answered(&self, bytes: &[u8]) {
-        self.moved().answered(bytes);
+        self.talk().answered(bytes, self.clock);
     }
 
     /// How long no byte has moved and no answer was due. A gateway is silent between the last byte of an upload and its
@@ -54,13 +49,7 @@ impl Activity {
     /// seconds, until what the kernel holds for it has become less.
     pub(super) fn idle(&self) -> Duration {
         let talk = self.talk();
-        if talk.is_due() { Duration::ZERO } else { self.clock.now().since(talk.moved) }
-    }
-
-    fn moved(&self) -> MutexGuard<'_, Talk> {
-        let mut talk = self.talk();
-        talk.moved = self.clock.now();
-        talk
+        if talk.is_due() { Duration::ZERO } else { self.clock.now().since(talk.answered) }
     }
 
     fn talk(&self) -> MutexGuard<'_, Talk> {
@@ -72,8 +61,8 @@ impl Activity {
 /// Requests and answers, as far as they can be told apart from outside.
 #[derive(Debug)]
 struct Talk {
-    /// When a byte moved last.
-    moved: Moment,
+    /// When the client took something last: while other bytes move, something is due.
+    answered: Moment,
     due: Due,
     /// The beginning of what cannot be understood before more of it is there; at most [`SMALL`].
     held: Vec<u8>,
@@ -113,7 +102,8 @@ impl Talk {
         }
     }
 
-    fn answered(&mut self, bytes: &[u8]) {
+    fn answered(&mut self, bytes: &[u8], clock: Clock) {
+        self.answered = clock.now();
         let mut held = mem::take(&mut self.held);
         if bytes.is_empty() {
             self.due = Due::Never;

@@ -3,6 +3,8 @@
 //! Whoever is behind the gate must see the same answers as the gate does, or one of them would be
 //! taken for the answer to another request. So what can be read in two ways passes nowhere.
 
+use std::mem::MaybeUninit;
+
 use super::asked::{Asked, Method};
 use super::framing::{self, Flaw, HEADERS, keeps, lines};
 
@@ -88,9 +90,10 @@ impl Answer {
 
     /// What follows a head.
     fn after_head(&mut self, head: &[u8]) -> Result<At, Flaw> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        match response.parse(head) {
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        match parser.parse_response_with_uninit_headers(&mut response, head, &mut headers) {
             // It would skip empty lines.
             Ok(httparse::Status::Complete(n)) if n == head.len() && head.starts_with(b"HTTP/") => {}
             _ => return Err(flaw("not an HTTP answer")),

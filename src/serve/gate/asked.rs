@@ -1,5 +1,7 @@
 //! What a request's head says, beside where the request ends.
 
+use std::mem::MaybeUninit;
+
 use super::framing::{HEADERS, keeps};
 
 /// What matters for the answer.
@@ -29,9 +31,10 @@ pub(super) enum Method {
 impl Asked {
     /// Reads a head that is known to be clear, and its method and target.
     pub(super) fn read(head: &[u8]) -> Option<(Self, &str, &str)> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        if !matches!(request.parse(head), Ok(httparse::Status::Complete(_))) {
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, &mut headers);
+        if !matches!(parsed, Ok(httparse::Status::Complete(_))) {
             return None;
         }
         let (name, target) = (request.method?, request.path?);

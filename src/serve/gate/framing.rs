@@ -4,6 +4,8 @@
 //! can be read in one way passes (RFC 9112, without what it lets a lenient reader take), and nothing
 //! of a head, or of a line between chunks, passes before all of it was seen.
 
+use std::mem::MaybeUninit;
+
 use super::path;
 
 /// Far beyond what the node takes, which is 16 KiB.
@@ -117,28 +119,32 @@ impl At {
 
 /// The length of lines up to an empty one, of which so many bytes were seen before.
 pub(super) fn lines(bytes: &[u8], seen: usize) -> Result<Option<usize>, Flaw> {
-    for (at, byte) in bytes.iter().enumerate().take(HEAD_LIMIT).skip(seen) {
-        let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-        match (before, byte) {
-            (Some(b'\r'), b'\n')
-                if bytes.get(..=at).is_some_and(|all| all.ends_with(b"\r\n\r\n")) =>
-            {
-                return Ok(Some(at + 1));
+    let all = bytes.get(..HEAD_LIMIT).unwrap_or(bytes);
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    // What followed the last byte was not seen.
+    let mut from = seen.saturating_sub(1);
+    while let Some(n) = all.get(from..).and_then(|rest| rest.iter().position(is_end)) {
+        let (line, rest) = all.split_at(from + n);
+        match rest {
+            [b'\r'] | [b'\r', b'\n', ..] => {}
+            [b'\n', ..] if line.ends_with(b"\r\n\r") => return Ok(Some(line.len() + 1)),
+            [b'\n', next @ ..] if line.ends_with(b"\r") => {
+                if let [b' ' | b'\t', ..] = next {
+                    return Err(flaw("a header that goes on in a new line"));
+                }
             }
-            (Some(b'\r'), b'\n') => {}
-            (Some(b'\r'), _) | (_, b'\n') => return Err(flaw("a line that does not end in CR LF")),
-            (Some(b'\n'), b' ' | b'\t') => return Err(flaw("a header that goes on in a new line")),
-            _ => {}
+            _ => return Err(flaw("a line that does not end in CR LF")),
         }
+        from = line.len() + 1;
     }
     if bytes.len() < HEAD_LIMIT { Ok(None) } else { Err(TOO_LARGE) }
 }
 
 /// What follows a head.
 fn after_head(head: &[u8]) -> Result<At, Flaw> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut headers) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(TOO_LARGE),
         _ => return Err(flaw("not an HTTP request")),
