@@ -9,7 +9,7 @@ use super::farm::{
 use super::relay::Relay;
 use crate::lab::envoy::Envoy;
 use crate::lab::fake::Answer;
-use crate::lab::haproxy::{Haproxy, Version};
+use crate::lab::haproxy::{Haproxy, Stat, Version};
 use crate::lab::place;
 use crate::lab::wait::{LONG, wait_for, wait_until};
 
@@ -257,6 +257,13 @@ fn last_resort(farm: &Fakes, fronts: &[Front<Haproxy>]) {
     let marked = |front: &Front<Haproxy>| {
         ask(&front.web, "GET", "/uri/x").header("x-hcf-last-resort").map(str::to_owned)
     };
+    // Before one is, the last resort answers, by both.
+    let wait_readers = || {
+        for (front, server) in fronts.iter().flat_map(|front| BOTH.map(|server| (front, server))) {
+            front.balancer.wait_stat("be_read", server, "up", Stat::is_up);
+        }
+    };
+    wait_readers();
     wait_all(fronts, "GET", "/uri/x", &BOTH);
     wait_all(fronts, "PUT", "/uri", &BOTH);
     farm.say(&BAD, &GOOD);
@@ -274,6 +281,7 @@ fn last_resort(farm: &Fakes, fronts: &[Front<Haproxy>]) {
     wait_all(fronts, "GET", "/uri/x", &["gw2"]);
     refusal_explains(fronts, "DELETE", "/uri/x");
     farm.say(&GOOD, &GOOD);
+    wait_readers();
     wait_all(fronts, "PUT", "/uri", &BOTH);
     wait_all(fronts, "GET", "/uri/x", &BOTH);
     assert!(fronts.iter().all(|front| marked(front).is_none()));
